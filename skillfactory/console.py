@@ -1,0 +1,194 @@
+"""How facts look on a terminal: tables and coloured traces.
+
+Model output is hostile: it is shown as text, never as markup, and without control characters.
+"""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skillfactory.plan import StagePlan
+from skillfactory.progress import describe, duration
+from skillfactory.store import LoadedRun, State
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+# C0 and C1 controls but tab and newline, and the marks that turn the direction of writing.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_SKILLS = {"sample": "cyan", "reflect": "yellow", "answer": "bold green", "verdict": "bold magenta"}
+_TAG = re.compile(r"</?(think|sample|reflect|answer|verdict)>")
+_STATES: dict[str, str] = {"finished": "green", "running": "cyan", "partial": "yellow", "other settings": "red"}
+
+
+def clean(text: str) -> str:
+    """Text without the characters that could move the cursor, ring, or hide what is written."""
+    return _CONTROL.sub("", text)
+
+
+def state_text(state: str) -> "Text":
+    """A stage's state in its colour."""
+    from rich.text import Text
+
+    return Text(state, _STATES.get(state, "dim"))
+
+
+def stage_facts(run: LoadedRun, stages: tuple[str, ...]) -> list[dict[str, Any]]:
+    """State, rows, seconds and live progress of each stage."""
+    found = []
+    for name in stages:
+        manifest, state = run.manifest(name), run.state(name)
+        live = run.progress(name) if state == "running" else {}
+        seconds = live.get("stage_seconds", manifest.get("seconds"))
+        counts = manifest.get("counts", {})
+        found.append(
+            {"stage": name, "state": state, "rows": _rows(run.path / name, manifest, state), "seconds": seconds}
+            | ({"progress": live} if live else {}) | ({"counts": counts} if counts else {})
+        )  # fmt: skip
+    return found
+
+
+def _rows(folder: Path, manifest: dict[str, Any], state: State) -> int | None:
+    """Rows of a stage: its manifest's, or of the shards so far."""
+    if state == "finished":
+        return int(manifest["rows"]) or None
+    shards = sorted(folder.glob("part-*.parquet"))
+    if not shards:
+        return None
+    import pyarrow.parquet
+
+    return sum(int(pyarrow.parquet.read_metadata(path).num_rows) for path in shards)
+
+
+def stage_table(title: str, facts: list[dict[str, Any]]) -> "Table":
+    """One row a stage, for `status` and the demo."""
+    table = _table(title, "stage", "state", "rows>", "time>", "now")
+    for each in facts:
+        now = (
+            describe(each["stage"], each["progress"]).partition(": ")[2]
+            if "progress" in each
+            else _few(each.get("counts", {}))
+        )
+        table.add_row(
+            each["stage"], state_text(each["state"]), "" if each["rows"] is None else f"{each['rows']:,}",
+            "" if each["seconds"] is None else duration(each["seconds"]), _plain(now),
+        )  # fmt: skip
+    return table
+
+
+def _few(counts: dict[str, Any]) -> str:
+    plain = {k: v for k, v in counts.items() if isinstance(v, int | float | str)}
+    return ", ".join(
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in plain.items()
+    )
+
+
+def plan_table(title: str, stages: list[StagePlan]) -> "Table":
+    """The dry run: one row a stage."""
+    table = _table(title, "stage", "state", "what", "tokens at most>", "disk at most>")
+    for each in stages:
+        what = ", ".join(f"{name} {value:,}" for name, value in each.counts.items())
+        disk = "model's size unknown" if each.disk is None else _bytes(each.disk)
+        state = "to do" if each.state == "missing" else each.state
+        table.add_row(each.name, state_text(state), what, f"{each.most_tokens:,}" if each.most_tokens else "", disk)
+    known = [each.disk for each in stages if each.disk is not None]
+    table.add_section()
+    table.add_row("all", "", "", f"{sum(each.most_tokens for each in stages):,}", _bytes(sum(known)))
+    return table
+
+
+def _bytes(size: int) -> str:
+    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.0f} {units[0]}" if value >= 10 or units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def overview_tables(facts: dict[str, Any]) -> list["Table"]:
+    """The yield at each step, for `show`."""
+    found = []
+    if "questions" in facts:
+        table = _table("Questions", "split", "questions>")
+        for split, n in facts["questions"].items():
+            table.add_row(split, f"{n:,}")
+        found.append(table)
+    if "attempts" in facts:
+        part = facts["attempts"]
+        solved = part["questions with a correct attempt"]
+        title = f"Attempts: {solved:,} of {part['questions']:,} questions have a correct one"
+        table = _table(title, "variant", *(f"{name}>" for name in part["all"]))
+        for variant, counts in [*part["by variant"].items(), ("all", part["all"])]:
+            share = [f"{n:,} ({n / max(1, counts['attempts']):.0%})" for n in counts.values()]
+            table.add_row(_plain(variant), f"{counts['attempts']:,}", *share[1:])
+        found.append(table)
+    if "reflections" in facts:
+        part = facts["reflections"]
+        table = _table("Reflections", *(f"{name}>" for name in part if name != "tokens"))
+        table.add_row(*(f"{n:,}" for name, n in part.items() if name != "tokens"))
+        found.append(table)
+    if "traces" in facts:
+        part = facts["traces"]
+        pairs = part["pairs a trace"]
+        table = _table(
+            f"Traces: {part['all']:,} of {part['questions']:,} questions", "pairs a trace", *(f"{k}>" for k in pairs)
+        )
+        table.add_row("traces", *(f"{n:,}" for n in pairs.values()))
+        found.append(table)
+    rows = {name: part["tokens"] for name, part in facts.items() if isinstance(part, dict) and "tokens" in part}
+    if rows:
+        table = _table("Tokens", "of one", "total>", "median>", "p95>", "max>")
+        for name, counts in rows.items():
+            table.add_row(name.removesuffix("s"), *(f"{n:,}" for n in counts.values()))
+        found.append(table)
+    return found
+
+
+def trace_text(completion: str) -> "Text":
+    """A trace with its skills coloured: attempts, reflections, verdicts, the answer; glue phrases stay plain."""
+    from rich.text import Text
+
+    text, open_tags, at = Text(), list[str](), 0
+    completion = clean(completion)
+    for match in _TAG.finditer(completion):
+        style = next((_SKILLS[tag] for tag in reversed(open_tags) if tag in _SKILLS), "")
+        text.append(completion[at : match.start()], style)
+        text.append(match.group(), "dim")
+        tag = match.group(1)
+        if not match.group().startswith("</"):
+            open_tags.append(tag)
+        elif tag in open_tags:
+            while open_tags.pop() != tag:
+                pass
+        at = match.end()
+    text.append(completion[at:])
+    return text
+
+
+def _plain(text: str) -> "Text":
+    from rich.text import Text
+
+    return Text(clean(text))
+
+
+def _table(title: str, *columns: str) -> "Table":
+    """A table; a column whose name ends in `>` holds figures and is set to the right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=_plain(title), title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(
+            _plain(column.removesuffix(">")), justify="right" if column.endswith(">") else "left", overflow="fold"
+        )
+    return table
+
+
+def facts_table(facts: list[dict[str, str]]) -> "Table":
+    """Facts of one kind, a row each, a column a key."""
+    table = _table("", *(facts[0] if facts else ("none",)))
+    table.title = None
+    for each in facts:
+        table.add_row(*(_plain(value) for value in each.values()))
+    return table

@@ -1,0 +1,117 @@
+"""The prompts of curation, training and evaluation: plain data in `prompts.yaml`, or in the user's own file.
+
+Every question is put to the model through this one file, so that attempts, SFT, RL and evaluation agree to the letter.
+"""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from skillfactory.errors import RecipeError
+from skillfactory.records import Message
+
+_FIELD = re.compile(r"\{(question|attempt)\}")
+
+
+class Prompt(BaseModel):
+    """A system text ("" for none) and a user text with `{question}` (and `{attempt}`) to fill in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    system: str = ""
+    user: str
+
+    def fill(self, **texts: str) -> list[Message]:
+        """The chat; all fields in one pass, so that a `{question}` inside an attempt stays what it is."""
+
+        def filled(template: str) -> str:
+            return _FIELD.sub(lambda field: texts.get(field[1], field[0]), template)
+
+        system: list[Message] = [{"role": "system", "content": filled(self.system)}] if self.system else []
+        return [*system, {"role": "user", "content": filled(self.user)}]
+
+
+class Prompts(BaseModel):
+    """A prompts file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    variants: dict[str, Prompt] = Field(min_length=1)
+    train_variant: str
+    reflection_prompt: Prompt = Field(alias="reflection")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for name, prompt in self.variants.items():
+            if "{question}" not in prompt.user:
+                raise ValueError(f"the user text of variant `{name}` lacks {{question}}")
+        for field in ("{question}", "{attempt}"):
+            if field not in self.reflection_prompt.user:
+                raise ValueError(f"the user text of `reflection` lacks {field}")
+        if self.train_variant not in self.variants:
+            raise ValueError(f"train_variant `{self.train_variant}` is none of: {', '.join(self.variants)}")
+        return self
+
+    def check(self, variants: Iterable[str]) -> None:
+        """Raise RecipeError for the first variant that this file lacks, or that is named twice."""
+        seen: set[str] = set()
+        for name in variants:
+            if name not in self.variants:
+                near = get_close_matches(name, self.variants, n=1)
+                hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(self.variants)}."
+                raise RecipeError(f"attempts.variants: the prompts have no variant `{name}`; {hint}")
+            if name in seen:
+                raise RecipeError(f"attempts.variants: `{name}` is listed twice; raise attempts.per_variant instead.")
+            seen.add(name)
+
+    def attempt(self, variant: str, question_text: str) -> list[Message]:
+        """The chat that asks for an attempt in the style of `variant`."""
+        return self.variants[variant].fill(question=question_text)
+
+    def reflection(self, question_text: str, attempt_text: str) -> list[Message]:
+        """The chat that asks for a critique of an attempt."""
+        return self.reflection_prompt.fill(question=question_text, attempt=attempt_text)
+
+    def train(self, question_text: str) -> list[Message]:
+        """The chat of SFT, RL and evaluation."""
+        return self.attempt(self.train_variant, question_text)
+
+
+@cache
+def load_prompts(path: str = "") -> Prompts:
+    """The prompts of a file, or the built-in ones. Raises RecipeError naming the file and what is wrong with it."""
+    data = read_yaml(path, "prompts.yaml")
+    try:
+        return Prompts.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"Prompts file {path or 'prompts.yaml'}: {first_problem(error)}.") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of pydantic's complaints in one phrase, with the key it is about."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"`{key}`: {message}" if key else message
+
+
+def read_yaml(path: str, built_in: str) -> Any:
+    """A YAML file of the user's, or ours of that name. Raises RecipeError naming file and line."""
+    try:
+        text = (Path(path) if path else files("skillfactory.curation") / built_in).read_text(encoding="utf-8")
+        return yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path or built_in} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise RecipeError(
+            f"{path or built_in}{where} is not YAML: {getattr(error, 'problem', None) or error}."
+        ) from error

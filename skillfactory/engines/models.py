@@ -1,0 +1,128 @@
+"""Loading Hugging Face models and tokenizers, with errors that say what is wrong with a folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from skillfactory.errors import ModelError
+from skillfactory.machine import SMALL_MODEL, count_parameters, pick_device, prepare_cpu
+from skillfactory.recipe import Recipe
+from skillfactory.records import Message
+from skillfactory.tiny import FOLDER as TINY_FOLDER
+
+
+def locate(recipe: Recipe, model: str | Path | None = None) -> str:
+    """The folder or hub id to load: the recipe's base model unless `model` says another."""
+    name = str(model or recipe.model)
+    return str(TINY_FOLDER) if name == "tiny" else name
+
+
+def hub_options(recipe: Recipe, model: str | Path | None = None) -> dict[str, Any]:
+    """Revision and trust, for the recipe's own model; what a run has made itself is read without either."""
+    if model is not None:
+        return {}
+    return {"revision": recipe.revision or None, "trust_remote_code": recipe.trust_remote_code}
+
+
+@dataclass(frozen=True)
+class ChatTokenizer:
+    """A tokenizer whose chat template works."""
+
+    tokenizer: Any
+
+    @classmethod
+    def load(cls, recipe: Recipe, model: str | Path | None = None) -> Self:
+        """Load and try it. Raises ModelError for a missing tokenizer, chat template or end-of-turn token."""
+        from transformers import AutoTokenizer
+
+        name = locate(recipe, model)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, **hub_options(recipe, model))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"Model `{name}`: no tokenizer could be loaded ({_first_line(error)}); name a Hugging Face folder with "
+                "tokenizer.json and config.json, or a hub id that this machine can reach."
+            ) from error
+        if not tokenizer.chat_template:
+            raise ModelError(
+                f"Model `{name}`: its tokenizer has no chat template; use an instruct model, or add a "
+                "chat_template.jinja file to the folder."
+            )
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"Model `{name}`: its tokenizer has no end-of-turn (eos) token; set eos_token.")
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.padding_side = "left"
+        loaded = cls(tokenizer)
+        loaded.encode([{"role": "user", "content": "?"}])
+        return loaded
+
+    def encode(self, messages: list[Message]) -> list[int]:
+        """Token ids of a chat up to where the model is to answer. Raises ModelError where the template fails."""
+        from jinja2 import TemplateError
+
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise ModelError(
+                f"The chat template of the model cannot write roles {[m['role'] for m in messages]}: {error}."
+            ) from error
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of generated ids, special tokens left out."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def count_tokens(self, messages: list[Message], completion: str = "") -> int:
+        """See TokenCounter."""
+        extra = len(self.tokenizer(completion, add_special_tokens=False)["input_ids"]) + 1 if completion else 0
+        return len(self.encode(messages)) + extra
+
+
+def load_model(recipe: Recipe, model: str | Path | None = None, *, training: bool = False) -> Any:
+    """A causal language model on the recipe's device: float32 for training, else the recipe's sampling type.
+
+    Raises ModelError where the folder or id holds no such model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from skillfactory.engines.attention import NAME, register
+
+    name = locate(recipe, model)
+    device = pick_device(recipe.machine.device)
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32 if training else _dtype(recipe, device), use_safetensors=True, **hub_options(recipe, model)
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(
+            f"Model `{name}` could not be loaded ({_first_line(error)}); name a Hugging Face folder of a causal "
+            "language model with safetensors, or a hub id that this machine can reach."
+        ) from error
+    small = count_parameters(loaded) < SMALL_MODEL
+    attention = recipe.machine.attention
+    if attention == "auto":
+        attention = "grouped" if small and device == "cpu" else "sdpa"
+    loaded.set_attn_implementation(register() if attention == NAME else attention)
+    if device == "cpu":
+        prepare_cpu(recipe.machine.threads or (1 if small else max(1, torch.get_num_threads())))
+    return loaded.to(device)
+
+
+def _dtype(recipe: Recipe, device: str) -> Any:
+    """The type to sample in. `auto` is the file's own, but float32 on a CPU that has no bfloat16 instructions."""
+    import torch
+
+    if recipe.machine.dtype != "auto":
+        return getattr(torch, recipe.machine.dtype)
+    if device == "cpu" and not torch.cpu._is_avx512_bf16_supported():
+        return torch.float32
+    return "auto"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")

@@ -1,0 +1,183 @@
+"""Batched sampling from a Hugging Face causal model: what the transformers engine and GRPO rollouts share.
+
+Beside plain `generate`: a prompt that is asked several times is read once; finished rows leave the batch, so that a few
+long completions do not hold up the rest; the key-value cache grows in place; and every row has a random stream of its
+own, so that its text does not depend on its neighbours (up to rounding).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from skillfactory.engines.base import SamplingParams
+
+SHRINK = 0.75  # the batch is gathered anew when at most this share of its rows is alive
+CHUNK = 128  # positions by which the cache grows
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Token ids that a model added to prompt number `index`, its stop token included; `stopped` where it found one."""
+
+    index: int
+    ids: list[int]
+    stopped: bool
+
+
+@torch.inference_mode()
+def sample(
+    model: Any, prompts: Sequence[list[int]], seeds: Sequence[int], params: SamplingParams, stop_ids: Sequence[int], batch_size: int
+) -> Iterator[Sample]:
+    """One sample a prompt (token ids), in the order they finish. Equal prompts and prompts of like length go together."""
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        for row, ids, stopped in _sample_batch(
+            model, [prompts[i] for i in rows], [seeds[i] for i in rows], params, stop_ids
+        ):
+            yield Sample(rows[row], ids, stopped)
+
+
+def _sample_batch(
+    model: Any, prompts: list[list[int]], seeds: list[int], params: SamplingParams, stop_ids: Sequence[int]
+) -> Iterator[tuple[int, list[int], bool]]:
+    device = model.device
+    unique = {tuple(prompt): i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)  # [B]
+    ids, mask = _pad_left([list(prompt) for prompt in unique], device)  # [U, P]
+    cache = _cache(model)
+    logits = model(
+        input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+        past_key_values=cache, use_cache=True, logits_to_keep=1,
+    ).logits[which, -1].float()  # [B, V]
+    cache.batch_select_indices(which)
+    mask = mask[which]  # [B, T]
+    seen = None
+    if params.repetition_penalty != 1:
+        seen = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, ids[which], mask.bool())
+
+    alive = torch.arange(len(prompts), device=device)  # row numbers still in the batch
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # [B], finished but not yet gathered away
+    streams = torch.tensor(seeds, device=device)
+    stops = torch.tensor(list(stop_ids), device=device)
+    positions = mask.sum(-1)
+    history = torch.empty(len(prompts), 0, dtype=torch.long, device=device)
+    flat = all(isinstance(layer, GrowingLayer) for layer in cache.layers) and "flash" not in model.config._attn_implementation
+    for step in range(params.max_tokens):
+        token = draw(logits, seen, uniform(streams, step), params)  # [B]
+        if step % CHUNK == 0:
+            history = torch.cat([history, history.new_empty(len(history), CHUNK)], dim=1)
+        history[:, step] = token
+        ended = torch.isin(token, stops) & ~done
+        last = step + 1 == params.max_tokens
+        leaving = (~done if last else ended).nonzero().flatten()
+        if len(leaving):
+            for row, tokens, stopped in zip(
+                alive[leaving].tolist(), history[leaving, : step + 1].tolist(), ended[leaving].tolist(), strict=True
+            ):
+                yield row, tokens, stopped
+            done |= ended
+            if last or bool(done.all()):
+                return
+            if int((~done).sum()) <= SHRINK * len(alive):
+                keep = (~done).nonzero().flatten()
+                cache.batch_select_indices(keep)
+                alive, streams, positions = alive[keep], streams[keep], positions[keep]
+                token, mask, history, done = token[keep], mask[keep], history[keep], done[keep]
+                seen = seen[keep] if seen is not None else None
+        if seen is not None:
+            seen.scatter_(1, token[:, None], True)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        logits = model(
+            input_ids=token[:, None], attention_mask=_additive(mask, model.dtype) if flat else mask,
+            position_ids=positions[:, None], past_key_values=cache, use_cache=True,
+        ).logits[:, -1].float()
+        positions = positions + 1
+
+
+def draw(logits: torch.Tensor, seen: torch.Tensor | None, chance: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """Tokens [B] from logits [B, V] and one uniform number a row [B].
+
+    Repetition penalty, temperature, top-k, top-p in transformers' order (its warpers are what the test compares with).
+    `seen` [B, V] marks tokens of the row so far; None where there is no penalty.
+    """
+    if seen is not None:
+        penalized = torch.where(logits > 0, logits / params.repetition_penalty, logits * params.repetition_penalty)
+        logits = torch.where(seen, penalized, logits)
+    if params.temperature == 0:
+        return logits.argmax(-1)
+    logits = logits / params.temperature
+    k = min(params.top_k or logits.shape[-1], logits.shape[-1])
+    if params.top_p == 1 and k == logits.shape[-1]:
+        return _inverse(logits.softmax(-1), chance)
+    values, tokens = logits.topk(k, dim=-1)  # sorted, [B, k]
+    probabilities = values.softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities
+    probabilities = probabilities.masked_fill(before >= params.top_p, 0.0)
+    return tokens.gather(1, _inverse(probabilities, chance)[:, None]).squeeze(1)
+
+
+def _inverse(weights: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    """The index at which the cumulative weight [B, n] passes the share `chance` [B] of the total."""
+    cumulative = weights.cumsum(-1)
+    wanted = chance.to(weights.dtype)[:, None] * cumulative[:, -1:]
+    return (cumulative <= wanted).sum(-1).clamp(max=weights.shape[-1] - 1)
+
+
+def uniform(streams: torch.Tensor, step: int) -> torch.Tensor:
+    """Number `step` in [0, 1) of each random stream [B]: splitmix64 of the stream's seed, as a counter."""
+    x = streams + (step + 1) * -7046029254386353131  # 0x9E3779B97F4A7C15
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685  # 0x94D049BB133111EB
+    x = x ^ ((x >> 31) & 0x1FFFFFFFF)
+    return ((x >> 40) & 0xFFFFFF).double() / 2**24
+
+
+class GrowingLayer(DynamicLayer):
+    """A cache layer that writes into a buffer with room ahead, where DynamicLayer copies itself at every token."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Append [B, K, t, D] and return all keys and values so far, [B, K, T, D]."""
+        length = self.get_seq_length()
+        needed = length + key_states.shape[-2]
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.room = [self._grown(None, key_states, needed), self._grown(None, value_states, needed)]
+        elif needed > self.room[0].shape[-2] or len(self.room[0]) != len(key_states):
+            self.room = [self._grown(self.keys, key_states, needed), self._grown(self.values, value_states, needed)]
+        self.room[0][:, :, length:needed] = key_states
+        self.room[1][:, :, length:needed] = value_states
+        self.keys, self.values = self.room[0][:, :, :needed], self.room[1][:, :, :needed]
+        return self.keys, self.values
+
+    @staticmethod
+    def _grown(old: torch.Tensor | None, like: torch.Tensor, needed: int) -> torch.Tensor:
+        batch, heads, _, dim = like.shape
+        new = like.new_empty(batch, heads, needed + CHUNK, dim)
+        if old is not None:
+            new[:, :, : old.shape[-2]] = old
+        return new
+
+
+def _cache(model: Any) -> DynamicCache:
+    """The model's own kind of cache, with its plain layers made to grow in place."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+def _pad_left(prompts: list[list[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids [U, P] padded on the left with 0, and their mask."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    return ids, mask
+
+
+def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
+    """The mask [B, T] as numbers to add to one query's attention scores, [B, 1, 1, T]."""
+    return ((1 - mask) * torch.finfo(dtype).min).to(dtype)[:, None, None, :]

@@ -1,0 +1,25 @@
+"""What a user can get wrong. The command line prints the message without a traceback and exits with 2."""
+
+
+class SkillFactoryError(Exception):
+    """One clear sentence that names the file, row or key and the mend."""
+
+
+class RecipeError(SkillFactoryError, ValueError):
+    """A recipe that cannot be read, or a setting that cannot be."""
+
+
+class QuestionError(SkillFactoryError, ValueError):
+    """Questions that cannot be read, made or graded."""
+
+
+class ModelError(SkillFactoryError, ValueError):
+    """A model folder or id that cannot be used."""
+
+
+class StoreError(SkillFactoryError, RuntimeError):
+    """A run directory that another process holds, that belongs to another recipe, or that is damaged."""
+
+
+class NothingLeftError(SkillFactoryError, RuntimeError):
+    """A stage came to nothing: says at which step everything was lost and what to try."""

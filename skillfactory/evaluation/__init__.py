@@ -1,0 +1,1 @@
+"""How well models answer, and which skills they use while doing so."""

@@ -1,0 +1,258 @@
+"""The whole story: which stages there are, what each depends on, and how a run goes through them. Start here.
+
+    questions -> attempts -> reflections -> traces -> sft -> rl -> evaluation -> report
+
+A method (skillfactory/methods) runs some of them, in this order. Every stage is a module with `run(recipe, run)`, which
+reads the rows of earlier stages from the run directory and leaves its own there. Running again does what is missing.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from skillfactory import files, methods
+from skillfactory.errors import ModelError, RecipeError
+from skillfactory.recipe import Recipe, TaskSpec
+from skillfactory.store import Run, Stage
+
+_PACKAGE = Path(__file__).parent
+MODEL = ("model", "revision", "machine.dtype")
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage: its module, the parts of the recipe that decide its result, and the stages that it reads."""
+
+    module: str
+    settings: tuple[str, ...]  # keys or whole sections; those marked `speed` are left out
+    inputs: tuple[str, ...]
+
+
+STAGES: dict[str, StageSpec] = {
+    "questions": StageSpec("skillfactory.tasks.questions", ("seed", "questions", "evaluation.sets"), ()),
+    "attempts": StageSpec("skillfactory.curation.attempts", ("seed", *MODEL, "attempts"), ("questions",)),
+    "reflections": StageSpec(
+        "skillfactory.curation.reflections", ("seed", *MODEL, "reflections", "attempts.prompts"), ("attempts",)
+    ),
+    "traces": StageSpec(
+        "skillfactory.curation.traces", ("seed", "model", "revision", "traces", "attempts.prompts"), ("reflections",)
+    ),
+    "sft": StageSpec("skillfactory.training.sft", ("seed", "model", "revision", "sft"), ("traces",)),
+    "rl": StageSpec("skillfactory.training.rl", ("seed", *MODEL, "rl", "attempts.prompts"), ("questions", "sft")),
+    "evaluation": StageSpec(
+        "skillfactory.evaluation.responses", ("seed", *MODEL, "evaluation", "attempts.prompts"),
+        ("questions", "sft", "rl"),
+    ),
+    "report": StageSpec(
+        "skillfactory.report.report", ("name",),
+        ("questions", "attempts", "reflections", "traces", "sft", "rl", "evaluation"),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a stage's result depends on, as its manifest keeps it."""
+
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        return files.digest_of(self.settings, self.inputs)
+
+
+def run(
+    recipe: Recipe,
+    path: Path,
+    until: str | None = None,
+    fresh: str | None = None,
+    tell: Callable[[str, Stage, bool], None] = lambda name, stage, finished: None,
+) -> None:
+    """Run the recipe's method in the directory `path`: whatever is not finished yet, up to and with stage `until`.
+
+    `fresh` is a stage to redo, with all that depends on it. `tell(name, stage, finished)` is called before a stage runs
+    and once it is finished (also where it already was). Raises StoreError where the directory cannot be used, before
+    anything in it is changed.
+    """
+    stages = stages_of(recipe, until)
+    if fresh is not None:
+        _known(fresh, recipe)
+    _check_model(recipe)
+    wanted = identities(recipe)
+    with Run.open(path, recipe) as opened:
+        doomed = _doomed(recipe, opened, wanted, fresh)
+        for name in methods.get(recipe.method):
+            if name not in doomed:
+                opened.stage(name).check(wanted[name].settings, wanted[name].inputs, _to_redo(name, opened, wanted))
+        for name in reversed(doomed):
+            opened.drop(name)
+            opened.log(name, "dropped", why=f"--fresh {fresh}")
+        if "report" in doomed:
+            for file in ("metrics.json", "report.html"):
+                (path / file).unlink(missing_ok=True)
+        opened.write_recipe(recipe)
+        for name in stages:
+            _run_stage(name, recipe, opened, wanted[name], tell)
+
+
+def _run_stage(
+    name: str, recipe: Recipe, opened: Run, wanted: Identity, tell: Callable[[str, Stage, bool], None]
+) -> None:
+    stage = opened.stage(name)
+    if not stage.is_finished():
+        stage = opened.begin(name, wanted.settings, wanted.inputs)
+        opened.log(name, "begin", rows_kept=sum(1 for _ in stage.path.glob("part-*.parquet")))
+        tell(name, stage, False)
+        try:
+            with files.told(str(stage.path)):
+                import_module(STAGES[name].module).run(recipe, opened)
+        except BaseException as error:
+            with files.told(str(opened.path)):
+                opened.log(name, "stopped", why=f"{type(error).__name__}: {error}")
+            raise
+        if not stage.is_finished():
+            raise RuntimeError(f"stage {name} returned without finishing its manifest")
+        manifest = stage.manifest
+        opened.log(name, "finished", seconds=manifest["seconds"], rows=manifest["rows"], **manifest["counts"])
+    tell(name, stage, True)
+
+
+def stages_of(recipe: Recipe, until: str | None = None) -> tuple[str, ...]:
+    """The stages of the recipe's method, up to and with `until`. Raises RecipeError for an unknown stage."""
+    stages = methods.get(recipe.method)
+    return stages if until is None else stages[: stages.index(_known(until, recipe)) + 1]
+
+
+def dependents(name: str, recipe: Recipe) -> list[str]:
+    """The stage and every stage of the method that depends on it, in order."""
+    found = [name]
+    for other in methods.get(recipe.method):
+        if set(STAGES[other].inputs) & set(found) and other not in found:
+            found.append(other)
+    return found
+
+
+def identities(recipe: Recipe) -> dict[str, Identity]:
+    """What each stage of the method depends on. Known before anything runs: every stage follows from these."""
+    content = {
+        "model": _model_identity(recipe),
+        "attempts.prompts": _data_hash(recipe.attempts.prompts, "prompts.yaml"),
+        "traces.phrases": _data_hash(recipe.traces.phrases, "phrases.yaml"),
+    }
+    found: dict[str, Identity] = {}
+    for name in methods.get(recipe.method):
+        settings = {key: value for part in STAGES[name].settings for key, value in _values(recipe, part)}
+        settings |= {f"{key} (content)": content[key] for key in content if content[key] and key in settings}
+        if name == "questions":
+            settings |= _question_files(recipe)
+        sources = {other: found[other] for other in STAGES[name].inputs if other in found}
+        if name not in ("evaluation", "report") and "questions" in sources and not _shares_stock(recipe):
+            # Training does not depend on what is evaluated: its questions are drawn on their own.
+            trained = {key: value for key, value in found["questions"].settings.items() if not _is_evaluated(key)}
+            sources["questions"] = Identity(trained, {})
+        found[name] = Identity(settings, {other: source.digest for other, source in sources.items()})
+    return found
+
+
+def _doomed(recipe: Recipe, opened: Run, wanted: dict[str, Identity], fresh: str | None) -> list[str]:
+    """The stages to delete before running, in order."""
+    if fresh is None:
+        return []
+    doomed = dependents(_known(fresh, recipe), recipe)
+    if fresh != "questions" and _to_redo("questions", opened, wanted) == fresh:
+        doomed.insert(0, "questions")  # only evaluation sets changed: what was trained on stays as it is
+    return doomed
+
+
+def _to_redo(name: str, opened: Run, wanted: dict[str, Identity]) -> str:
+    """The stage to name after --fresh where stage `name` holds other work."""
+    changed = opened.stage(name).differing(wanted[name].settings)
+    stock = wanted["questions"].settings["questions.shared stock"]
+    return "evaluation" if name == "questions" and not stock and changed and all(map(_is_evaluated, changed)) else name
+
+
+def _is_evaluated(key: str) -> bool:
+    return key.startswith("evaluation.")
+
+
+def _known(name: str, recipe: Recipe) -> str:
+    stages = methods.get(recipe.method)
+    if name in stages:
+        return name
+    near = get_close_matches(name, stages, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else f"its stages are: {', '.join(stages)}."
+    raise RecipeError(f"Method `{recipe.method}` has no stage `{name}`; {hint}")
+
+
+def _values(recipe: Recipe, key: str) -> Iterator[tuple[str, Any]]:
+    """The settings under a key of the recipe, dotted, without those that only change the speed."""
+    at: Any = recipe
+    for part in key.split("."):
+        at = getattr(at, part)
+    yield from _flat(key, at)
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, BaseModel):
+        for name, field in type(value).model_fields.items():
+            extra = field.json_schema_extra
+            if not (isinstance(extra, dict) and extra.get("speed")):
+                yield from _flat(f"{key}.{name}", getattr(value, name))
+    elif isinstance(value, dict):
+        for name, inner in sorted(value.items()):
+            yield from _flat(f"{key}.{name}", inner)
+    else:
+        yield key, value
+
+
+def _specs(recipe: Recipe) -> dict[str, TaskSpec]:
+    sets = {f"evaluation.sets.{name}.task": each.task for name, each in recipe.evaluation.sets.items()}
+    return {"questions.task": recipe.questions.task} | sets
+
+
+def _question_files(recipe: Recipe) -> dict[str, Any]:
+    """Content hashes of the user's question files, and whether training and evaluation draw on the same."""
+    found: dict[str, Any] = {"questions.shared stock": _shares_stock(recipe)}
+    for key, spec in _specs(recipe).items():
+        for name, value in spec.params.items():
+            if isinstance(value, str) and name == "path" and Path(value).is_file():
+                found[f"{key}.params.{name} (content)"] = files.sha256(Path(value).read_bytes())
+    return found
+
+
+def _shares_stock(recipe: Recipe) -> bool:
+    """Whether training questions come from a file: then evaluation sets may take some of them away."""
+    return "path" in recipe.questions.task.params
+
+
+def _data_hash(path: str, shipped: str) -> str:
+    """Hash of a prompts or phrases file; "" where there is none (the stage that needs it says so)."""
+    file = Path(path) if path else _PACKAGE / "curation" / shipped
+    return files.sha256(file.read_bytes())[:16] if file.is_file() else ""
+
+
+def model_folder(recipe: Recipe) -> Path | None:
+    """The folder of the recipe's model; None for a hub id."""
+    if recipe.model == "tiny":
+        return next((path.parent for path in sorted((_PACKAGE / "tiny").rglob("config.json"))), None)
+    path = Path(recipe.model).expanduser()
+    return path if path.is_dir() else None
+
+
+def _model_identity(recipe: Recipe) -> str:
+    folder = model_folder(recipe)
+    return files.model_fingerprint(folder) if folder else ""
+
+
+def _check_model(recipe: Recipe) -> None:
+    """Raises ModelError for what looks like a path but is none; a hub id is left to the engine."""
+    named = recipe.model
+    looks_local = named.startswith((".", "/", "~")) or named.count("/") > 1
+    if named != "tiny" and model_folder(recipe) is None and looks_local:
+        raise ModelError(f"There is no model folder {named}; give a Hugging Face folder, a hub id, or `tiny`.")

@@ -1,0 +1,140 @@
+"""All that a user can set: one typed section a stage. YAML with comments, and `section.key=value` on the command line.
+
+Field descriptions are the reference: `docs/reference.md` is made from them. Settings marked with `speed` change how fast
+a stage runs, not what it makes, and stay out of the digests that decide whether finished work can be kept.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def speed(default: Any, description: str, **limits: Any) -> Any:
+    """A setting that changes the speed of a stage but not its result."""
+    return Field(default, description=description, json_schema_extra={"speed": True}, **limits)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class TaskSpec(Section):
+    """Which questions: a registered task and its parameters (`skillfactory tasks` lists them)."""
+
+    name: str = Field(description="A registered task: `countdown`, `multiplication`, `jsonl`, …")
+    params: dict[str, Any] = Field({}, description="The task's parameters, checked by the task itself.")
+    level: str = Field("", description="A label for this difficulty in tables; the task's own where empty.")
+
+
+class Sampling(Section):
+    """How completions are drawn (paper §1a)."""
+
+    temperature: float = Field(0.7, ge=0, description="Softmax temperature; 0 is greedy.")
+    top_p: float = Field(0.8, gt=0, le=1, description="Nucleus: smallest set of tokens with this probability.")
+    top_k: int = Field(20, ge=0, description="Only the k most likely tokens; 0 is no limit.")
+    repetition_penalty: float = Field(1.1, ge=1, description="Divides the logit of tokens seen before; 1 is none.")
+    max_tokens: int = Field(1024, ge=1, description="Longest completion, in tokens.")
+
+
+class Questions(Section):
+    task: TaskSpec = Field(description="What the model is trained on.")
+    sft: int = Field(4000, ge=0, description="Questions for the SFT data (none needed for rl_only).")
+    rl: int = Field(1000, ge=1, description="Questions for GRPO.")
+    dev: int = Field(200, ge=0, description="Questions for choosing settings; never reported as results.")
+
+
+class Attempts(Sampling):
+    variants: list[str] = Field(
+        ["original", "plan_and_execute", "alternatively", "rephrase"], min_length=1,
+        description="Prompt variants, from the prompts file.",
+    )
+    per_variant: int = Field(16, ge=1, description="Samples a question and variant.")
+    prompts: str = Field("", description="A YAML file of prompts in place of the built-in one.")
+    engine: Literal["transformers"] = speed("transformers", "What generates text.")
+
+
+class Reflections(Sampling):
+    per_attempt: int = Field(4, ge=1, description="Samples an attempt; those whose verdict is true are kept.")
+
+
+class Traces(Section):
+    pattern: Literal["algorithm1", "ladder", "fail_first"] = Field("algorithm1", description="How pairs are arranged.")
+    max_pairs: int = Field(5, ge=1, description="L_max: most correct pairs (fail_first: most pairs) in a trace.")
+    stop_chance: float = Field(0.15, gt=0, le=1, description="fail_first: chance that no further failure is added.")
+    per_question: int = Field(0, ge=0, description="Most traces a question; 0 is as many as its correct pairs give.")
+    limit: int = Field(0, ge=0, description="Most traces in all, drawn at random; 0 is no limit.")
+    max_tokens: int = Field(4096, ge=1, description="Longer traces are dropped and counted, never cut.")
+    phrases: str = Field("", description="A YAML file of phrase banks in place of the built-in one.")
+
+
+class Training(Section):
+    """Settings that SFT and RL share."""
+
+    learning_rate: float = Field(1e-6, gt=0, description="Peak learning rate.")
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field("cosine", description="Its course over the steps.")
+    warmup: float = Field(0.05, ge=0, le=1, description="Share of steps that warm up.")
+    adam_beta2: float = Field(0.95, gt=0, lt=1, description="AdamW's second decay.")
+    weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
+    save_every: int = speed(50, "Steps between checkpoints.", ge=1)
+    micro_batch: int = speed(8, "Sequences in one forward pass.", ge=1)
+    gradient_checkpointing: bool = speed(False, "Trade compute for memory.")
+
+
+class Sft(Training):
+    epochs: float = Field(2, gt=0, description="Passes over the traces.")
+    batch_size: int = Field(4, ge=1, description="Traces a step.")
+
+
+class Rl(Training):
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field("constant", description="Its course over the steps.")
+    steps: int = Field(150, ge=1, description="GRPO steps.")
+    prompts_per_step: int = Field(256, ge=1, description="Prompts a step.")
+    group_size: int = Field(16, ge=2, description="Rollouts a prompt: the group that advantages are relative to.")
+    mini_batch: int = Field(32, ge=0, description="Prompts an update; 0 is one update a step (on-policy).")
+    temperature: float = Field(1.0, gt=0, description="Rollout temperature.")
+    max_tokens: int = Field(4096, ge=1, description="Longest rollout, in tokens.")
+    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = Field("grpo", description="TRL's name for how token losses are averaged.")
+    epsilon: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
+    beta: float = Field(0.0, ge=0, description="Weight of the KL term; the paper uses none.")
+
+
+class EvaluationSet(Section):
+    task: TaskSpec = Field(description="Which questions.")
+    n: int = Field(200, ge=1, description="How many.")
+    kind: Literal["in_domain", "harder", "other"] = Field("in_domain", description="Trained level, harder level, or another task.")
+
+
+class Evaluation(Sampling):
+    repetition_penalty: float = Field(1.0, ge=1, description="Divides the logit of tokens seen before; 1 is none.")
+    max_tokens: int = Field(4096, ge=1, description="Longest response, in tokens.")
+    samples: int = Field(4, ge=1, description="Responses a question.")
+    greedy: bool = Field(False, description="Also one greedy response a question.")
+    sets: dict[str, EvaluationSet] = Field(min_length=1, description="Named sets of questions.")
+
+
+class Machine(Section):
+    device: str = speed("auto", "`auto`, `cpu`, `cuda`, `mps`.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="For sampling; `auto` is what the model's files say.")
+    attention: Literal["auto", "grouped", "sdpa", "eager", "flash_attention_2"] = speed(
+        "auto", "Attention code; `grouped` is ours, for small models on CPU."
+    )
+    threads: int = speed(0, "Torch threads; 0 is one for models under 50 M parameters, else all cores.", ge=0)
+    batch_size: int = speed(64, "Sequences sampled at once.", ge=1)
+
+
+class Recipe(Section):
+    name: str = Field(description="Names the run; its folder is `runs/NAME` unless --run says otherwise.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0, description="The one seed that all randomness derives from.")
+    method: str = Field("skillfactory", description="`skillfactory` or `rl_only`.")
+    model: str = Field("tiny", description="`tiny` (embedded), a Hugging Face folder, or a hub id.")
+    revision: str = Field("", description="Hub revision to pin.")
+    trust_remote_code: bool = Field(False, description="Run code that comes with the model. Off unless you say so.")
+    machine: Machine = Machine()
+    questions: Questions
+    attempts: Attempts = Attempts()
+    reflections: Reflections = Reflections()
+    traces: Traces = Traces()
+    sft: Sft = Sft()
+    rl: Rl = Rl()
+    evaluation: Evaluation

@@ -1,0 +1,211 @@
+"""Reading recipes: YAML with comments, `section.key=value` on top, and errors that say how to mend them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from skillfactory.errors import RecipeError
+from skillfactory.recipe import Recipe
+
+Place = tuple[str | int, ...]  # where a value stands: ("evaluation", "sets", "hard", "n")
+
+_PACKAGE = Path(__file__).parent
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `1e-6` is a number, as everywhere else (YAML 1.1 reads it as text)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folders = (_PACKAGE / "shipped_recipes", _PACKAGE.parent / "recipes")  # installed; in a checkout
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, or a shipped one by name, with overrides; its method and tasks are known to exist."""
+    from skillfactory import methods, tasks
+
+    recipe = read_recipe(find(source), overrides)
+    methods.get(recipe.method)
+    for where, spec in [("questions.task", recipe.questions.task)] + [
+        (f"evaluation.sets.{name}.task", each.task) for name, each in recipe.evaluation.sets.items()
+    ]:
+        try:
+            tasks.get(spec.name, **spec.params)
+        except TypeError as error:  # a parameter that the task cannot do without
+            raise RecipeError(f"{source}: {where}: {error}.") from error
+        except ValueError as error:
+            raise RecipeError(f"{source}: {where}: {error}") from error
+    return recipe
+
+
+def find(source: str | Path) -> Path:
+    """The file of a recipe given by path or by the name of a shipped one."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise RecipeError(f"{path} is a folder, not a recipe; give a YAML file.")
+    known = shipped()
+    if str(source) in known:
+        return known[str(source)]
+    hint = _near(path.stem, list(known)) or f"shipped recipes: {', '.join(known) or 'none'}."
+    raise RecipeError(f"There is no recipe {source}: neither such a file nor a shipped recipe; {hint}")
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Parse and check one file. Raises RecipeError naming the line and key, what is allowed and the nearest match."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=_Loader)
+        lines = dict(_lines(node, ())) if node else {}
+        data = yaml.load(text, Loader=_Loader)
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+    except _DuplicateKeyError as error:
+        raise RecipeError(f"{path}, line {error.line}: the key `{error.key}` is there twice; keep one.") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RecipeError(f"{path}, line {line}: not valid YAML: {error.problem or error.context}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}.")
+    given = set[Place]()
+    for override in overrides:
+        given.add(_override(data, override))
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(_explain(error.errors()[0], str(path), lines, given)) from error
+
+
+def _override(data: dict[str, Any], text: str) -> Place:
+    """Put `section.key=value` into the plain recipe, the value read as YAML; returns its place."""
+    key, equals, raw = text.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise RecipeError(f"`{text}` is not of the form section.key=value.")
+    try:
+        value = yaml.load(raw, Loader=_Loader) if raw.strip() else ""
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"{key}: the value `{raw}` is not valid YAML; quote it.") from error
+    at = data
+    for depth, name in enumerate(names[:-1]):
+        inner = at.setdefault(name, {})
+        if inner is None:
+            inner = at[name] = {}
+        if not isinstance(inner, dict):
+            raise RecipeError(
+                f"`{key}`: `{'.'.join(names[: depth + 1])}` is a single value and has no keys of its own."
+            )
+        at = inner
+    at[names[-1]] = value
+    return tuple(names)
+
+
+class _DuplicateKeyError(ValueError):
+    def __init__(self, key: str, line: int) -> None:
+        super().__init__(key)
+        self.key, self.line = key, line
+
+
+def _lines(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int]]:
+    """Every place in a YAML document with its line, from 1."""
+    yield place, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        seen = set[str]()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise _DuplicateKeyError(name, key.start_mark.line + 1)
+            seen.add(name)
+            yield from _lines(value, (*place, name))
+            yield (*place, name), key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _lines(value, (*place, index))
+
+
+def _explain(error: Any, source: str, lines: dict[Place, int], given: set[Place]) -> str:
+    """One sentence for the first of pydantic's errors."""
+    place: Place = tuple(part for part in error["loc"])
+    key = ".".join(str(part) for part in place)
+    if any(place[: len(g)] == g or g[: len(place)] == place for g in given):
+        where = "command line"
+    else:
+        held = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), None)
+        where = f"{source}, line {lines[held]}" if held else source
+    match error["type"]:
+        case "extra_forbidden":
+            section = _model_at(place[:-1])
+            allowed = list(section.model_fields) if section else []
+            name = str(place[-1])
+            elsewhere = [other for other in _all_keys(Recipe) if other.rpartition(".")[2] == name]
+            hint = (
+                _near(name, allowed)
+                or (f"there is `{elsewhere[0]}`." if elsewhere else "")
+                or f"allowed here: {', '.join(allowed)}."
+            )
+            return f"{where}: unknown key `{key}`; {hint}"
+        case "missing":
+            section = _model_at(place[:-1])
+            field = section.model_fields.get(str(place[-1])) if section else None
+            purpose = f" ({field.description.rstrip('.')})" if field and field.description else ""
+            return f"{where}: the key `{key}` is missing{purpose}."
+        case "model_type" | "model_attributes_type" | "dict_type":
+            section = _model_at(place)
+            keys = f" with the keys {', '.join(section.model_fields)}" if section else ""
+            return f"{where}: `{key}` must be a mapping{keys}, not {error['input']!r}."
+        case "literal_error":
+            options = str(error["ctx"]["expected"])
+            near = _near(str(error["input"]), re.findall(r"'([^']*)'", options))
+            return f"{where}: `{key}` is {error['input']!r}, but must be {options}{f'; {near}' if near else '.'}"
+        case _:
+            return f"{where}: `{key}` is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}."
+
+
+def _near(name: str, allowed: list[str]) -> str:
+    near = get_close_matches(name, allowed, n=1)
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+def _model_at(place: Place) -> type[BaseModel] | None:
+    """The section that a place of the recipe belongs to."""
+    at: Any = Recipe
+    for part in place:
+        if isinstance(at, type) and issubclass(at, BaseModel):
+            field = at.model_fields.get(str(part))
+            at = field.annotation if field else None
+        elif get_origin(at) is dict:
+            at = get_args(at)[1]
+        else:
+            return None
+    return at if isinstance(at, type) and issubclass(at, BaseModel) else None
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key of a recipe, dotted; named sets are written with a `*`."""
+    for name, field in model.model_fields.items():
+        at: Any = field.annotation
+        yield prefix + name
+        if get_origin(at) is dict:
+            name, at = f"{name}.*", get_args(at)[1]
+        if isinstance(at, type) and issubclass(at, BaseModel):
+            yield from _all_keys(at, f"{prefix}{name}.")

@@ -1,0 +1,107 @@
+"""The rows that pass between stages. Each is one row of a Parquet file; its identity is a hash of its content."""
+
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+Outcome = Literal["correct", "wrong", "no_answer"]
+Split = Literal["sft", "rl", "dev", "eval"]
+FinishReason = Literal["stop", "length", "failed"]
+
+
+class Message(TypedDict):
+    """One turn of a chat, as chat templates take it."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question whose answer can be checked. `data` is JSON: what the task's verifier needs besides the answer."""
+
+    id: str
+    task: str
+    level: str
+    text: str
+    answer: str
+    data: str
+    split: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What a verifier says of a completion. `reason` is a short code for anything but a plain right or wrong answer."""
+
+    outcome: Outcome
+    answer: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One sampled solution. `reason` is "malformed" where the text holds tags of ours: counted, never used."""
+
+    id: str
+    question_id: str
+    variant: str
+    index: int
+    text: str
+    answer: str
+    outcome: Outcome
+    reason: str
+    finish_reason: FinishReason
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reflection:
+    """One sampled critique of an attempt. `verdict` is "correct", "incorrect" or "" (none found, or malformed)."""
+
+    id: str
+    attempt_id: str
+    index: int
+    text: str
+    verdict: str
+    agrees: bool
+    finish_reason: FinishReason
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One piece of a trace: an attempt, the reflection on it ("" for none) and the phrase that follows ("" for none)."""
+
+    attempt_id: str
+    reflection_id: str
+    phrase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A silver trace: what SFT learns from. `tokens` counts the prompt as the chat template writes it, and the completion."""
+
+    id: str
+    question_id: str
+    pattern: str
+    steps: list[Step]
+    prompt: list[Message]
+    completion: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One graded sample of a model under evaluation. `mode` is "sampled" or "greedy"; `forced` counts budget-forcing turns."""
+
+    question_id: str
+    model: str
+    set: str
+    mode: str
+    sample: int
+    text: str
+    answer: str
+    outcome: Outcome
+    reason: str
+    finish_reason: FinishReason
+    tokens: int
+    forced: int = 0

@@ -1,0 +1,100 @@
+"""What a task is, where its questions may be used, and the registry that finds it by name."""
+
+import random
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+from skillfactory.errors import QuestionError
+from skillfactory.records import Grade, Question
+
+# A question's content decides its split, so no seed, level or recipe can ever train on what another evaluates on.
+# "pretrain" is kept for models that are made with this package (the embedded tiny base).
+SHARES = {"sft": 5, "rl": 4, "dev": 1, "eval": 2, "pretrain": 4}
+_HOMES = [split for split, share in SHARES.items() for _ in range(share)]
+
+
+class Task(Protocol):
+    """Questions of one kind, and the verifier of their answers."""
+
+    name: str
+    level: str
+
+    def generate(self, n: int, seed: int, split: str = "") -> list[Question]:
+        """`n` different questions, all at home in `split` ("" for any). Raises QuestionError where there are fewer."""
+        ...
+
+    def make(self, *args: Any, **data: Any) -> Question:
+        """One question from its data, by name. Raises QuestionError where it cannot be answered."""
+        ...
+
+    def grade(self, question: Question, text: str) -> Grade:
+        """Grade a completion. Never raises on any text, and takes bounded time."""
+        ...
+
+
+_registry: dict[str, Callable[..., Task]] = {}
+
+
+def register(name: str) -> Callable[[Callable[..., Task]], Callable[..., Task]]:
+    """Class decorator: make a task known as `name`."""
+
+    def add(factory: Callable[..., Task]) -> Callable[..., Task]:
+        _registry[name] = factory
+        return factory
+
+    return add
+
+
+def names() -> list[str]:
+    """All registered tasks."""
+    return sorted(_registry)
+
+
+def get(name: str, /, **params: Any) -> Task:
+    """The task of that name with these parameters. Raises QuestionError for an unknown name or parameter."""
+    if name not in _registry:
+        near = get_close_matches(name, _registry, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(names())}."
+        raise QuestionError(f"Unknown task `{name}`; {hint}")
+    return _registry[name](**params)
+
+
+def home(question_id: str) -> str:
+    """The split in which a question may be used: one of SHARES, from the hash of its content."""
+    return _HOMES[int(question_id, 16) % len(_HOMES)]
+
+
+def draw_unique(
+    draw: Callable[[random.Random], Question | None], n: int, rng: random.Random, split: str, what: str
+) -> list[Question]:
+    """Draw until there are `n` different questions at home in `split`; gives up after many misses in a row.
+
+    `draw` returns None for a draw that does not fit the task's settings.
+    """
+    found: dict[str, Question] = {}
+    misses = 0
+    while len(found) < n:
+        question = draw(rng)
+        if question is None or question.id in found or (split and home(question.id) != split):
+            misses += 1
+            if misses > 20_000:
+                raise QuestionError(
+                    f"{what}: only {len(found)} different questions found{f' for the {split} split' if split else ''}, "
+                    f"{n} wanted; ask for fewer or widen the task's settings."
+                )
+            continue
+        misses = 0
+        found[question.id] = question
+    return list(found.values())
+
+
+def check_references(task: Task, questions: Iterable[Question]) -> None:
+    """Every reference answer must pass its own check. Raises QuestionError naming the question that does not."""
+    for question in questions:
+        grade = task.grade(question, f"<answer>{question.answer}</answer>")
+        if grade.outcome != "correct":
+            raise QuestionError(
+                f"Task `{task.name}`, question {question.id}: its reference answer {question.answer!r} fails its own "
+                f"check ({grade.reason or grade.outcome}); correct the answer or the way it is graded."
+            )
