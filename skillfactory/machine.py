@@ -1,7 +1,9 @@
 """What torch needs to be told about the machine: threads, memory allocation, precision."""
 
 import ctypes
+import os
 import sys
+import warnings
 from typing import Any
 
 SMALL_MODEL = 50_000_000  # parameters under which one thread beats several (benchmarks/)
@@ -24,6 +26,19 @@ def prepare_cpu(threads: int) -> None:
             libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         except (OSError, AttributeError):  # another C library: slower, still right
             return
+
+
+def quiet_libraries() -> None:
+    """Leave progress and notices to us: theirs would interrupt our progress bars."""
+    import datasets
+    import transformers
+
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl")
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
 
 
 def pick_device(device: str) -> str:

@@ -102,6 +102,7 @@ class Rl(Training):
 class EvaluationSet(Section):
     task: TaskSpec = Field(description="Which questions.")
     n: int = Field(200, ge=1, description="How many.")
+    split: Literal["eval", "dev"] = Field("eval", description="`dev` to choose settings on, without touching the evaluation questions.")
     kind: Literal["in_domain", "harder", "other"] = Field("in_domain", description="Trained level, harder level, or another task.")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from skillfactory.errors import ModelError
-from skillfactory.machine import SMALL_MODEL, count_parameters, pick_device, prepare_cpu
+from skillfactory.machine import SMALL_MODEL, count_parameters, pick_device, prepare_cpu, quiet_libraries
 from skillfactory.recipe import Recipe
 from skillfactory.records import Message
 from skillfactory.tiny import FOLDER as TINY_FOLDER
@@ -91,6 +91,7 @@ def load_model(recipe: Recipe, model: str | Path | None = None, *, training: boo
 
     from skillfactory.engines.attention import NAME, register
 
+    quiet_libraries()
     name = locate(recipe, model)
     device = pick_device(recipe.machine.device)
     try:

@@ -130,7 +130,8 @@ def _inverse(weights: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
 
 def uniform(streams: torch.Tensor, step: int) -> torch.Tensor:
     """Number `step` in [0, 1) of each random stream [B]: splitmix64 of the stream's seed, as a counter."""
-    x = streams + (step + 1) * -7046029254386353131  # 0x9E3779B97F4A7C15
+    offset = (step + 1) * 0x9E3779B97F4A7C15 % 2**64
+    x = streams + (offset - 2**64 if offset >= 2**63 else offset)  # int64, wrapping round
     x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
     x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685  # 0x94D049BB133111EB
     x = x ^ ((x >> 31) & 0x1FFFFFFFF)

@@ -58,7 +58,7 @@ def models_of(recipe: Recipe, run: "Run") -> dict[str, Path | None]:
 
 def questions_of(questions: list[Question], sets: dict[str, list[str]], recipe: Recipe) -> dict[str, list[Question]]:
     """The questions of each evaluation set of the recipe, in the order of its list of ids."""
-    known = {question.id: question for question in questions if question.split == "eval"}
+    known = {question.id: question for question in questions if question.split in ("eval", "dev")}
     found = {}
     for name in recipe.evaluation.sets:
         ids = sets.get(name)

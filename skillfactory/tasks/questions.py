@@ -62,11 +62,13 @@ def make_questions(recipe: Recipe) -> Made:
     sets = {f"evaluation.sets.{name}": (spec.task, spec.n) for name, spec in recipe.evaluation.sets.items()}
     if "dev" in recipe.evaluation.sets:
         raise RecipeError("evaluation.sets: `dev` is the name of the development split; choose another name.")
-    found = _all(recipe.seed, sets | wanted)
+    homes = {f"evaluation.sets.{name}": spec.split for name, spec in recipe.evaluation.sets.items()}
+    homes |= {split: split for split in SPLITS}
+    found = _all(recipe.seed, sets | wanted, homes)
 
     rows: dict[str, Question] = {}
     for name, (spec, _) in (wanted | sets).items():
-        split = name if name in SPLITS else "eval"
+        split = homes[name]
         check_references(task_of(spec), found[name])
         for question in found[name]:
             other = rows.setdefault(question.id, replace(question, level=spec.level or question.level, split=split))
@@ -80,8 +82,8 @@ def make_questions(recipe: Recipe) -> Made:
     return Made(list(rows.values()), {"dev": ids["dev"], **named})
 
 
-def _all(seed: int, wanted: dict[str, tuple[TaskSpec, int]]) -> dict[str, list[Question]]:
-    """The questions of every name in `wanted`; sets of different task specs share none."""
+def _all(seed: int, wanted: dict[str, tuple[TaskSpec, int]], homes: dict[str, str]) -> dict[str, list[Question]]:
+    """The questions of every name in `wanted`, each at home in its split; evaluation sets of different specs share none."""
     found: dict[str, list[Question]] = {}
     owner: dict[str, TaskSpec] = {}
     pools: dict[str, dict[str, int]] = {}
@@ -89,13 +91,13 @@ def _all(seed: int, wanted: dict[str, tuple[TaskSpec, int]]) -> dict[str, list[Q
         if isinstance(task_of(spec), Pool):
             pools.setdefault(_key(spec), {})[name] = n
             continue
-        split = name if name in SPLITS else "eval"
+        split = homes[name]
         taken = {question_id for question_id, other in owner.items() if other != spec}
         try:
             found[name] = _draw(task_of(spec), n, seeds.derive(seed, "questions", name), split, taken)
         except QuestionError as error:
-            raise QuestionError(f"{name if split == 'eval' else f'questions.{name}'}: {error}") from error
-        if split == "eval":
+            raise QuestionError(f"{f'questions.{name}' if name in SPLITS else name}: {error}") from error
+        if name not in SPLITS:
             owner |= {question.id: spec for question in found[name]}
     # A file that is for evaluation alone is dealt out first; then training does without the questions it holds.
     for counts in sorted(pools.values(), key=lambda counts: "sft" in counts):

@@ -16,9 +16,9 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-# tags | numbers up to 99 | single digits of longer numbers | operators | line ends | words up to a mark, kept together
+# tags of traces with their line ends | other tags | numbers up to 99 | single digits of longer numbers | operators | line ends | words up to a mark, kept together
 PIECES = (
-    r"<[^<>\n]{1,12}>| ?-?\d{1,2}(?!\d)| ?-?\d| ?[+*/=()\-]|\n+|"
+    r"\n?</?(?:think|sample|reflect)>\n?|<[^<>\n]{1,12}>| ?-?\d{1,2}(?!\d)| ?-?\d| ?[+*/=()\-]|\n+|"
     r"(?:[^\s\d<>+*/=()\-.,:;?!]| (?![\d+\-*/=(<]))*[.,:;?!]|(?:[^\s\d<>+*/=()\-.,:;?!]| (?![\d+\-*/=(<]))+"
 )
 
@@ -45,6 +45,7 @@ def build(texts: Iterable[str], phrases: Iterable[str], size: int = 1024) -> Any
         counted.update(re.findall(PIECES, text))
     world = sorted(piece for piece, times in counted.items() if times > 1 and not re.fullmatch(r" ?-?\d+", piece))
     more = sorted({piece for phrase in phrases for piece in re.findall(PIECES, phrase)})
+    more += [f"{before}{tag}{after}" for tag in TAGS[4:] for before in ("", "\n") for after in ("", "\n")]
     vocabulary = dict.fromkeys([*SPECIAL, *alphabet, *map(spelled, [*TAGS, *operators, *numbers, "\n", "\n\n", *world])])
     vocabulary.update(dict.fromkeys(map(spelled, more)))
     if len(vocabulary) > size:

@@ -1,0 +1,109 @@
+"""What SFT and GRPO share: trainer settings, metrics to a file, checkpoints that survive a kill, the saved model."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from skillfactory import files, seeds
+from skillfactory.recipe import Recipe, Training
+
+METRICS = "metrics.jsonl"
+
+
+def trainer_settings(recipe: Recipe, section: Training, name: str, folder: Path, on_cpu: bool) -> dict[str, Any]:
+    """Keyword arguments that TRL's configurations of both stages take."""
+    import torch
+
+    bf16 = torch.cpu._is_avx512_bf16_supported() if on_cpu else torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return {
+        "output_dir": str(folder / "checkpoints"),
+        "learning_rate": section.learning_rate,
+        "lr_scheduler_type": section.schedule,
+        "warmup_steps": section.warmup,
+        "adam_beta2": section.adam_beta2,
+        "weight_decay": section.weight_decay,
+        "max_grad_norm": section.max_grad_norm,
+        "per_device_train_batch_size": section.micro_batch,
+        "gradient_checkpointing": section.gradient_checkpointing,
+        "bf16": bf16,
+        "use_cpu": on_cpu,
+        "seed": seeds.derive(recipe.seed, name) % 2**31,
+        "save_steps": section.save_every,
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+class MetricsFile(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Appends one line a step to metrics.jsonl and advances the stage's progress.
+
+    `line` turns the trainer's log into the figures of a line, or None for a log that is no step's.
+    """
+
+    def __init__(
+        self, folder: Path, line: Callable[[dict[str, Any]], dict[str, Any] | None], advance: Callable[..., None], start: int
+    ) -> None:
+        self.path, self.line, self.advance = folder / METRICS, line, advance
+        self.step = start
+        self.last = time.monotonic()
+        _keep_steps(self.path, start)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        figures = self.line(logs or {})
+        if figures is None:
+            return
+        now = time.monotonic()
+        self.step += 1
+        seconds, self.last = now - self.last, now
+        with files.told(str(self.path)), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.step, **figures, "seconds": round(seconds, 3)}) + "\n")
+        self.advance(1, **{k: v for k, v in figures.items() if k in ("loss", "reward", "length", "truncated")})
+
+
+def _keep_steps(path: Path, steps: int) -> None:
+    """Drop lines of steps that a kill threw away with them (those after the checkpoint that training resumes from)."""
+    if not path.exists():
+        return
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= steps]
+    files.write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):  # half a line: the kill came in the middle of it
+        return float("inf")
+
+
+def last_checkpoint(folder: Path) -> tuple[str | None, int]:
+    """The newest whole checkpoint under `folder`/checkpoints and its optimizer step; removes those a kill cut short."""
+    checkpoints = folder / "checkpoints"
+    while checkpoints.is_dir() and (path := get_last_checkpoint(str(checkpoints))):
+        state = Path(path) / "trainer_state.json"  # written last
+        if state.exists() and (Path(path) / "optimizer.pt").exists():
+            try:
+                return path, int(json.loads(state.read_text())["global_step"])
+            except (ValueError, KeyError):
+                pass
+        shutil.rmtree(path)
+    return None, 0
+
+
+def save_model(model: Any, tokenizer: Any, dtype: Any, folder: Path) -> None:
+    """Write `folder`/model as a Hugging Face folder in `dtype`, whole or not at all, and drop the checkpoints."""
+    temporary = folder / f"{files.TEMPORARY}model"
+    shutil.rmtree(temporary, ignore_errors=True)
+    with files.told(str(folder / "model")):
+        model.to(dtype).save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        temporary.rename(folder / "model")
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -1,0 +1,194 @@
+"""GRPO by TRL from the SFT model, or from the base for methods without SFT (paper §3): binary reward, no KL.
+
+Deviations from TRL's defaults, for speed alone (benchmarks/): rollouts come from our sampler (`rollout_func`), rollouts
+of like length share a micro-batch, and micro-batches in which no group has signal are not computed.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from skillfactory import seeds
+from skillfactory.curation.prompts import load_prompts
+from skillfactory.engines.base import SamplingParams
+from skillfactory.engines.models import ChatTokenizer, load_model
+from skillfactory.engines.sampler import sample
+from skillfactory.engines.transformers import stop_ids
+from skillfactory.errors import NothingLeftError, RecipeError
+from skillfactory.recipe import Recipe, Rl
+from skillfactory.records import Question
+from skillfactory.store import Run
+from skillfactory.training import common
+from skillfactory.training.reward import make_reward
+
+PATIENCE = 10  # steps without a single right rollout after which RL gives up
+
+
+def run(recipe: Recipe, run: Run) -> None:
+    """Train by GRPO into `rl/model`."""
+    stage = run.stage("rl")
+    start: Path | None = run.stage("sft").path / "model"
+    if start is None or not start.is_dir():
+        start = None
+    questions = {q.id: q for q in run.stage("questions").rows(Question) if q.split == "rl"}
+    prompts = load_prompts(recipe.attempts.prompts)
+    chat = ChatTokenizer.load(recipe, start)
+    behaviour = load_model(recipe, start)  # a copy in the sampling type, refreshed before each step's rollouts
+    model = load_model(recipe, start, training=True)
+    rollouts = _Rollouts(recipe, chat, behaviour)
+    args = configure(recipe, stage.path, len(questions), behaviour.device.type == "cpu")
+
+    checkpoint, updates = common.last_checkpoint(stage.path)
+    per_step = updates_per_step(recipe.rl, len(questions))
+    done = updates // per_step
+    with stage.track(recipe.rl.steps, "GRPO steps", done=done) as advance:
+        metrics = common.MetricsFile(stage.path, lambda logs: _line(logs, rollouts, recipe.rl), advance, done)
+        trainer = LengthSortedGRPOTrainer(
+            model=model,
+            args=args,
+            reward_funcs=make_reward(questions, recipe.questions.task),
+            train_dataset=Dataset.from_list([{"prompt": prompts.train(q.text), "question_id": q.id} for q in questions.values()]),
+            processing_class=chat.tokenizer,
+            rollout_func=rollouts,
+            callbacks=[metrics],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    common.save_model(model, chat.tokenizer, behaviour.dtype, stage.path)
+    stage.finish(questions=len(questions), steps=metrics.step, rollouts=rollouts.count, tokens=rollouts.tokens)
+
+
+def updates_per_step(rl: Rl, questions: int) -> int:
+    """Optimizer updates a step: one, or one a mini-batch of prompts. Raises RecipeError where the numbers do not divide."""
+    if rl.prompts_per_step > questions:
+        raise RecipeError(
+            f"rl.prompts_per_step is {rl.prompts_per_step}, but there are only {questions} questions for RL; lower it or raise questions.rl."
+        )
+    mini = rl.mini_batch or rl.prompts_per_step
+    if rl.prompts_per_step % mini:
+        raise RecipeError(f"rl.mini_batch ({mini}) must divide rl.prompts_per_step ({rl.prompts_per_step}).")
+    if mini * rl.group_size % rl.micro_batch:
+        raise RecipeError(
+            f"rl.micro_batch ({rl.micro_batch}) must divide the rollouts of an update "
+            f"({mini} prompts x {rl.group_size} = {mini * rl.group_size})."
+        )
+    return rl.prompts_per_step // mini
+
+
+def configure(recipe: Recipe, folder: Path, questions: int, on_cpu: bool) -> GRPOConfig:
+    """The recipe's RL section in TRL's terms, in which a step is one optimizer update."""
+    rl = recipe.rl
+    per_step = updates_per_step(rl, questions)
+    rollouts = rl.prompts_per_step * rl.group_size
+    settings = common.trainer_settings(recipe, rl, "rl", folder, on_cpu)
+    return GRPOConfig(
+        **{**settings, "save_steps": rl.save_every * per_step},
+        max_steps=rl.steps * per_step,
+        num_generations=rl.group_size,
+        gradient_accumulation_steps=rollouts // per_step // rl.micro_batch,
+        steps_per_generation=rollouts // rl.micro_batch,
+        max_completion_length=rl.max_tokens,
+        temperature=rl.temperature,
+        loss_type=rl.loss_type,
+        epsilon=rl.epsilon,
+        beta=rl.beta,
+        shuffle_dataset=True,
+        remove_unused_columns=False,
+    )
+
+
+class _Rollouts:
+    """TRL's `rollout_func`: samples a completion for each prompt of a step from the current policy."""
+
+    def __init__(self, recipe: Recipe, chat: ChatTokenizer, behaviour: Any) -> None:
+        self.recipe, self.chat, self.behaviour = recipe, chat, behaviour.eval()
+        self.stops = stop_ids(behaviour, chat.tokenizer)
+        self.params = SamplingParams(recipe.rl.temperature, 1.0, 0, 1.0, recipe.rl.max_tokens)
+        self.count = self.tokens = self.dry = 0
+        self.seconds = 0.0
+
+    def __call__(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
+        began = time.monotonic()
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        with torch.no_grad():
+            for behind, ahead in zip(self.behaviour.parameters(), policy.parameters(), strict=True):
+                behind.copy_(ahead)
+        ids = [self.chat.encode(prompt) for prompt in prompts]
+        step = trainer.state.global_step
+        streams = [seeds.derive(self.recipe.seed, "rollout", step, i) for i in range(len(ids))]
+        completions: list[list[int]] = [[] for _ in ids]
+        for done in sample(self.behaviour, ids, streams, self.params, self.stops, self.recipe.machine.batch_size):
+            completions[done.index] = done.ids
+        self.count += len(ids)
+        self.tokens += sum(map(len, completions))
+        self.seconds = time.monotonic() - began
+        return {"prompt_ids": ids, "completion_ids": completions, "logprobs": None}
+
+
+class LengthSortedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is untyped
+    """GRPOTrainer whose micro-batches hold rollouts of like length, cut to their own longest."""
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if not self.model.training or self._buffered_inputs is before:
+            return inputs
+        size = self.args.gradient_accumulation_steps  # sorted within each update, so that updates stay random
+        batches = self._buffered_inputs
+        self._buffered_inputs = [b for i in range(0, len(batches), size) for b in by_length(batches[i : i + size])]
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        if self.beta == 0 and not inputs["advantages"].any():  # such rollouts have no gradient
+            return next(model.parameters()).sum() * 0.0
+        loss: torch.Tensor = super()._compute_loss(model, inputs)
+        return loss
+
+
+def by_length(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many micro-batches of the same rows: those with an advantage first, each from short to long, padding cut off."""
+    count = len(batches)
+    whole = {
+        key: torch.cat([batch[key] for batch in batches]) if torch.is_tensor(first) and first.dim() else first
+        for key, first in batches[0].items()
+    }
+    lengths = whole["completion_mask"].sum(1)
+    order = (lengths + (whole["advantages"] == 0) * (lengths.max() + 1)).argsort()
+    sorted_batches = []
+    for rows in order.chunk(count):
+        batch = {k: v[rows] if torch.is_tensor(v) and v.dim() else v for k, v in whole.items()}
+        prompt, completion = (int(batch[f"{part}_mask"].sum(1).max()) for part in ("prompt", "completion"))
+        for key, value in batch.items():
+            if torch.is_tensor(value) and value.dim() == 2:
+                batch[key] = value[:, -prompt:] if key.startswith("prompt") else value[:, :completion]
+        sorted_batches.append(batch)
+    return sorted_batches
+
+
+def _line(logs: dict[str, Any], rollouts: _Rollouts, rl: Rl) -> dict[str, Any] | None:
+    """A line of metrics.jsonl from TRL's log; None for a log without new rollouts. Raises NothingLeftError."""
+    if "reward" not in logs:
+        return None
+    right = logs["reward"] or 0.0
+    rollouts.dry = 0 if right else rollouts.dry + 1
+    if rollouts.dry >= PATIENCE:
+        raise NothingLeftError(
+            f"GRPO: no rollout was right in {PATIENCE} steps of {rl.prompts_per_step * rl.group_size}, so there is "
+            "nothing to learn from; train on easier questions, raise rl.max_tokens, or start from a better model."
+        )
+    return {
+        "reward": right,
+        "length": logs["completions/mean_length"],
+        "entropy": logs.get("entropy"),
+        "no_signal": logs["frac_reward_zero_std"],
+        "truncated": logs["completions/clipped_ratio"],
+        "loss": logs.get("loss"),
+        "grad_norm": logs.get("grad_norm"),
+        "learning_rate": logs.get("learning_rate"),
+        "rollout_seconds": round(rollouts.seconds, 3),
+    }
