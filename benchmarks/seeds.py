@@ -41,7 +41,11 @@ def main(
     table = _table({cell: found for cell, found in metrics.items() if found})
     print(table)
     if results:
-        kept = {_name(*cell): {k: found[k] for k in ("accuracy", "skill_use", "cost", "training") if k in found} for cell, found in metrics.items() if found}
+        kept = {
+            _name(*cell): {k: found[k] for k in ("accuracy", "skill_use", "cost", "training") if k in found}
+            for cell, found in metrics.items()
+            if found
+        }
         results.parent.mkdir(parents=True, exist_ok=True)
         results.write_text(json.dumps({"command": " ".join(sys.argv), "runs": kept}, indent=1) + "\n")
 

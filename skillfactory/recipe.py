@@ -1,7 +1,7 @@
 """All that a user can set: one typed section a stage. YAML with comments, and `section.key=value` on the command line.
 
-Field descriptions are the reference: `docs/reference.md` is made from them. Settings marked with `speed` change how fast
-a stage runs, not what it makes, and stay out of the digests that decide whether finished work can be kept.
+Field descriptions are the reference: `docs/reference.md` is made from them. Settings marked with `speed` change how
+fast a stage runs, not what it makes, and stay out of the digests that decide whether finished work can be kept.
 """
 
 from typing import Any, Literal
@@ -45,7 +45,8 @@ class Questions(Section):
 
 class Attempts(Sampling):
     variants: list[str] = Field(
-        ["original", "plan_and_execute", "alternatively", "rephrase"], min_length=1,
+        ["original", "plan_and_execute", "alternatively", "rephrase"],
+        min_length=1,
         description="Prompt variants, from the prompts file.",
     )
     per_variant: int = Field(16, ge=1, description="Samples a question and variant.")
@@ -71,7 +72,9 @@ class Training(Section):
     """Settings that SFT and RL share."""
 
     learning_rate: float = Field(1e-6, gt=0, description="Peak learning rate.")
-    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field("cosine", description="Its course over the steps.")
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+        "cosine", description="Its course over the steps."
+    )
     warmup: float = Field(0.05, ge=0, le=1, description="Share of steps that warm up.")
     adam_beta2: float = Field(0.95, gt=0, lt=1, description="AdamW's second decay.")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay.")
@@ -87,14 +90,18 @@ class Sft(Training):
 
 
 class Rl(Training):
-    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field("constant", description="Its course over the steps.")
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+        "constant", description="Its course over the steps."
+    )
     steps: int = Field(150, ge=1, description="GRPO steps.")
     prompts_per_step: int = Field(256, ge=1, description="Prompts a step.")
     group_size: int = Field(16, ge=2, description="Rollouts a prompt: the group that advantages are relative to.")
     mini_batch: int = Field(32, ge=0, description="Prompts an update; 0 is one update a step (on-policy).")
     temperature: float = Field(1.0, gt=0, description="Rollout temperature.")
     max_tokens: int = Field(4096, ge=1, description="Longest rollout, in tokens.")
-    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = Field("grpo", description="TRL's name for how token losses are averaged.")
+    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = Field(
+        "grpo", description="TRL's name for how token losses are averaged."
+    )
     epsilon: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
     beta: float = Field(0.0, ge=0, description="Weight of the KL term; the paper uses none.")
 
@@ -102,8 +109,12 @@ class Rl(Training):
 class EvaluationSet(Section):
     task: TaskSpec = Field(description="Which questions.")
     n: int = Field(200, ge=1, description="How many.")
-    split: Literal["eval", "dev"] = Field("eval", description="`dev` to choose settings on, without touching the evaluation questions.")
-    kind: Literal["in_domain", "harder", "other"] = Field("in_domain", description="Trained level, harder level, or another task.")
+    split: Literal["eval", "dev"] = Field(
+        "eval", description="`dev` to choose settings on, without touching the evaluation questions."
+    )
+    kind: Literal["in_domain", "harder", "other"] = Field(
+        "in_domain", description="Trained level, harder level, or another task."
+    )
 
 
 class Evaluation(Sampling):
@@ -116,7 +127,9 @@ class Evaluation(Sampling):
 
 class Machine(Section):
     device: str = speed("auto", "`auto`, `cpu`, `cuda`, `mps`.")
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="For sampling; `auto` is what the model's files say.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="For sampling; `auto` is what the model's files say."
+    )
     attention: Literal["auto", "grouped", "sdpa", "eager", "flash_attention_2"] = speed(
         "auto", "Attention code; `grouped` is ours, for small models on CPU."
     )
@@ -125,7 +138,10 @@ class Machine(Section):
 
 
 class Recipe(Section):
-    name: str = Field(description="Names the run; its folder is `runs/NAME` unless --run says otherwise.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(
+        description="Names the run; its folder is `runs/NAME` unless --run says otherwise.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    )
     seed: int = Field(0, ge=0, description="The one seed that all randomness derives from.")
     method: str = Field("skillfactory", description="`skillfactory` or `rl_only`.")
     model: str = Field("tiny", description="`tiny` (embedded), a Hugging Face folder, or a hub id.")

@@ -69,7 +69,7 @@ class Reflection:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One piece of a trace: an attempt, the reflection on it ("" for none) and the phrase that follows ("" for none)."""
+    """One piece of a trace: an attempt, the reflection on it and the phrase that follows ("" for none)."""
 
     attempt_id: str
     reflection_id: str
@@ -78,7 +78,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A silver trace: what SFT learns from. `tokens` counts the prompt as the chat template writes it, and the completion."""
+    """A silver trace: what SFT learns from. `tokens` counts the prompt, as the chat template writes it, too."""
 
     id: str
     question_id: str
@@ -91,7 +91,10 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One graded sample of a model under evaluation. `mode` is "sampled" or "greedy"; `forced` counts budget-forcing turns."""
+    """One graded sample of a model under evaluation. `mode` is "sampled" or "greedy".
+
+    `forced` counts budget-forcing turns.
+    """
 
     question_id: str
     model: str

@@ -1,5 +1,6 @@
 """Settings of all tests, and the models that they share."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import settings
 
 settings.register_profile("tests", deadline=None)  # the first example pays for imports
 settings.load_profile("tests")
+
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
@@ -37,3 +39,9 @@ def random_model(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) 
     LlamaForCausalLM(config).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def base_model() -> str:
+    """The model of end-to-end tests: the embedded one, or another folder that SKILLFACTORY_TEST_MODEL names."""
+    return os.environ.get("SKILLFACTORY_TEST_MODEL", "tiny")

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skillfactory.engines.base import Completion, Request, SamplingParams
 
 from skillfactory import seeds
 from skillfactory.curation import attempts as attempts_stage
@@ -22,6 +21,7 @@ from skillfactory.curation.patterns import PATTERNS, Pair
 from skillfactory.curation.phrases import Phrases, lint, load_phrases
 from skillfactory.curation.prompts import load_prompts
 from skillfactory.curation.reflections import verdict_of
+from skillfactory.engines.base import Completion, Request, SamplingParams
 from skillfactory.errors import NothingLeftError, RecipeError
 from skillfactory.recipe import Recipe, Traces
 from skillfactory.records import Attempt, Message, Question, Reflection
@@ -58,6 +58,19 @@ def test_prompts_fill_without_touching_the_texts() -> None:
         built_in.check(["orignal"])
     with pytest.raises(RecipeError, match="`original` is listed twice"):
         built_in.check(["original", "original"])
+
+
+def test_worked_examples_are_earlier_turns_and_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    examples = "[{user: 'What is {question}?', assistant: '4'}]"
+    path.write_text(
+        f"variants: {{a: {{system: Be brief., examples: {examples}, user: '{{question}}'}}}}\n"
+        "train_variant: a\nreflection: {user: '{question} {attempt}'}",
+        "utf-8",
+    )
+    assert [(m["role"], m["content"]) for m in load_prompts(str(path)).train("1 + 1 ?")] == [
+        ("system", "Be brief."), ("user", "What is {question}?"), ("assistant", "4"), ("user", "1 + 1 ?"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sampling against transformers' own generation and warpers, attention against eager, and folders that cannot be used."""
+"""Sampling against transformers' own generation and warpers, attention against eager, and unusable folders."""
 
 import json
 import shutil
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import make_recipe
 from scipy.stats import chi2, kstest
 from transformers import (
     LogitsProcessorList,
@@ -24,7 +25,6 @@ from skillfactory.engines.models import ChatTokenizer, load_model
 from skillfactory.engines.sampler import CHUNK, Sample, draw, sample, uniform
 from skillfactory.engines.transformers import TransformersEngine, stop_ids
 from skillfactory.errors import ModelError
-from helpers import make_recipe
 
 PLAIN = SamplingParams(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, max_tokens=40)
 GREEDY = SamplingParams(temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0, max_tokens=40)
@@ -59,7 +59,9 @@ def generated(model: Any, prompt: list[int], max_tokens: int, penalty: float, st
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_greedy_is_generates_greedy_token_by_token(random_model: Path, attention: str, penalty: float) -> None:
     recipe = make_recipe(model=str(random_model))
-    tried = load_model(recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"attention": attention})}))
+    tried = load_model(
+        recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"attention": attention})})
+    )
     plain = load_model(recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"attention": "eager"})}))
     prompts = prompts_of([3, 40, 17, 1, 17, 9], tried.config.vocab_size)
     long = CHUNK + 10  # beyond the cache's first room
@@ -159,7 +161,9 @@ def test_a_rows_text_does_not_depend_on_its_neighbours(model: Any) -> None:
 
 def test_a_prompt_asked_often_is_read_once_and_answered_differently(model: Any) -> None:
     read: list[int] = []
-    handle = model.register_forward_pre_hook(lambda _, args, kwargs: read.append(len(kwargs["input_ids"])), with_kwargs=True)
+    handle = model.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
     [prompt, other] = prompts_of([20, 6], model.config.vocab_size)
     try:
         found = by_index(sample(model, [prompt, other] * 8, list(range(16)), PLAIN, [1], 64), 16)

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from helpers import make_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import make_recipe
 from skillfactory import engines, recipes, seeds
 from skillfactory.curation.phrases import load_phrases
 from skillfactory.curation.prompts import load_prompts
@@ -213,8 +213,8 @@ def test_any_text_survives_the_tokenizer(tiny_tokenizer: object, text: str) -> N
 @given(
     parts=st.lists(
         st.sampled_from(
-            ["<answer>", "</answer>", " 7", "-12", "123", "007", " + ", "(3 * 4)", "\n\n", "Let me try again.", "é", "<|end",
-             "\t", "  ", "x=1", "🙂", "1,000.5", "<unknown>", "\r\n"]
+            ["<answer>", "</answer>", " 7", "-12", "123", "007", " + ", "(3 * 4)", "\n\n", "Let me try again.", "é",
+             "<|end", "\t", "  ", "x=1", "🙂", "1,000.5", "<unknown>", "\r\n"]
         )
     )
 )  # fmt: skip

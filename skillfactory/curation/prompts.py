@@ -20,12 +20,25 @@ from skillfactory.records import Message
 _FIELD = re.compile(r"\{(question|attempt)\}")
 
 
+class Example(BaseModel):
+    """A worked example: what the user would say, and what the model is to answer. Nothing in it is filled in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    user: str
+    assistant: str
+
+
 class Prompt(BaseModel):
-    """A system text ("" for none) and a user text with `{question}` (and `{attempt}`) to fill in."""
+    """A system text ("" for none), worked examples as earlier turns, and a user text with fields to fill in.
+
+    The fields are `{question}` and, for reflections, `{attempt}`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     system: str = ""
+    examples: tuple[Example, ...] = ()
     user: str
 
     def fill(self, **texts: str) -> list[Message]:
@@ -35,7 +48,10 @@ class Prompt(BaseModel):
             return _FIELD.sub(lambda field: texts.get(field[1], field[0]), template)
 
         system: list[Message] = [{"role": "system", "content": filled(self.system)}] if self.system else []
-        return [*system, {"role": "user", "content": filled(self.user)}]
+        turns: list[Message] = []
+        for example in self.examples:
+            turns += [{"role": "user", "content": example.user}, {"role": "assistant", "content": example.assistant}]
+        return [*system, *turns, {"role": "user", "content": filled(self.user)}]
 
 
 class Prompts(BaseModel):

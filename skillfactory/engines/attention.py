@@ -24,7 +24,7 @@ def grouped_attention(
 ) -> tuple[Any, None]:
     """Attention of `query` [B, H, T, D] over `key`, `value` [B, K, S, D], H a multiple of K; returns [B, T, H, D].
 
-    `attention_mask` is additive, [B or 1, 1, T, S]. Key and value heads are never copied for the queries that share them.
+    `attention_mask` is additive, [B or 1, 1, T, S]. Key and value heads are not copied for the queries that share them.
     """
     batch, heads, length, dim = query.shape
     shared = key.shape[1]

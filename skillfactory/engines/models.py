@@ -96,7 +96,10 @@ def load_model(recipe: Recipe, model: str | Path | None = None, *, training: boo
     device = pick_device(recipe.machine.device)
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32 if training else _dtype(recipe, device), use_safetensors=True, **hub_options(recipe, model)
+            name,
+            dtype=torch.float32 if training else _dtype(recipe, device),
+            use_safetensors=True,
+            **hub_options(recipe, model),
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(

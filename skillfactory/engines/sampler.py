@@ -30,16 +30,19 @@ class Sample:
 
 @torch.inference_mode()
 def sample(
-    model: Any, prompts: Sequence[list[int]], seeds: Sequence[int], params: SamplingParams, stop_ids: Sequence[int], batch_size: int
+    model: Any,
+    prompts: Sequence[list[int]],
+    seeds: Sequence[int],
+    params: SamplingParams,
+    stop_ids: Sequence[int],
+    batch_size: int,
 ) -> Iterator[Sample]:
-    """One sample a prompt (token ids), in the order they finish. Equal prompts and prompts of like length go together."""
+    """One sample a prompt (token ids), in the order they finish. Equal prompts, or ones of like length, go together."""
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        for row, ids, stopped in _sample_batch(
-            model, [prompts[i] for i in rows], [seeds[i] for i in rows], params, stop_ids
-        ):
-            yield Sample(rows[row], ids, stopped)
+        batch = _sample_batch(model, [prompts[i] for i in rows], [seeds[i] for i in rows], params, stop_ids)
+        yield from (Sample(rows[row], ids, stopped) for row, ids, stopped in batch)
 
 
 def _sample_batch(
@@ -50,15 +53,24 @@ def _sample_batch(
     which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)  # [B]
     ids, mask = _pad_left([list(prompt) for prompt in unique], device)  # [U, P]
     cache = _cache(model)
-    logits = model(
-        input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-        past_key_values=cache, use_cache=True, logits_to_keep=1,
-    ).logits[which, -1].float()  # [B, V]
+    logits = (
+        model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        .logits[which, -1]
+        .float()
+    )  # [B, V]
     cache.batch_select_indices(which)
     mask = mask[which]  # [B, T]
     seen = None
     if params.repetition_penalty != 1:
-        seen = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, ids[which], mask.bool())
+        # Added up, since padding has the id of a token that may also be in the prompt.
+        seen = torch.zeros_like(logits).scatter_add_(1, ids[which], mask.to(logits.dtype)) > 0
 
     alive = torch.arange(len(prompts), device=device)  # row numbers still in the batch
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # [B], finished but not yet gathered away
@@ -66,7 +78,10 @@ def _sample_batch(
     stops = torch.tensor(list(stop_ids), device=device)
     positions = mask.sum(-1)
     history = torch.empty(len(prompts), 0, dtype=torch.long, device=device)
-    flat = all(isinstance(layer, GrowingLayer) for layer in cache.layers) and "flash" not in model.config._attn_implementation
+    flat = (
+        all(isinstance(layer, GrowingLayer) for layer in cache.layers)
+        and "flash" not in model.config._attn_implementation
+    )
     for step in range(params.max_tokens):
         token = draw(logits, seen, uniform(streams, step), params)  # [B]
         if step % CHUNK == 0:
@@ -76,10 +91,8 @@ def _sample_batch(
         last = step + 1 == params.max_tokens
         leaving = (~done if last else ended).nonzero().flatten()
         if len(leaving):
-            for row, tokens, stopped in zip(
-                alive[leaving].tolist(), history[leaving, : step + 1].tolist(), ended[leaving].tolist(), strict=True
-            ):
-                yield row, tokens, stopped
+            texts = history[leaving, : step + 1].tolist()
+            yield from zip(alive[leaving].tolist(), texts, ended[leaving].tolist(), strict=True)
             done |= ended
             if last or bool(done.all()):
                 return
@@ -92,10 +105,17 @@ def _sample_batch(
         if seen is not None:
             seen.scatter_(1, token[:, None], True)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = model(
-            input_ids=token[:, None], attention_mask=_additive(mask, model.dtype) if flat else mask,
-            position_ids=positions[:, None], past_key_values=cache, use_cache=True,
-        ).logits[:, -1].float()
+        logits = (
+            model(
+                input_ids=token[:, None],
+                attention_mask=_additive(mask, model.dtype) if flat else mask,
+                position_ids=positions[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            )
+            .logits[:, -1]
+            .float()
+        )
         positions = positions + 1
 
 

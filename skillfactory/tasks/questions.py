@@ -83,7 +83,7 @@ def make_questions(recipe: Recipe) -> Made:
 
 
 def _all(seed: int, wanted: dict[str, tuple[TaskSpec, int]], homes: dict[str, str]) -> dict[str, list[Question]]:
-    """The questions of every name in `wanted`, each at home in its split; evaluation sets of different specs share none."""
+    """The questions of every name in `wanted`, at home in its split; evaluation sets of different specs share none."""
     found: dict[str, list[Question]] = {}
     owner: dict[str, TaskSpec] = {}
     pools: dict[str, dict[str, int]] = {}

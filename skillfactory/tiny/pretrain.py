@@ -61,9 +61,19 @@ def make_model() -> Any:
 
     set_seed(SEED)
     config = LlamaConfig(
-        vocab_size=768, hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6,
-        num_key_value_heads=2, head_dim=32, tie_word_embeddings=True, max_position_embeddings=2048,
-        initializer_range=0.04, pad_token_id=0, eos_token_id=1, bos_token_id=None,
+        vocab_size=768,
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=32,
+        tie_word_embeddings=True,
+        max_position_embeddings=2048,
+        initializer_range=0.04,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
     )
     return LlamaForCausalLM(config)
 
@@ -111,14 +121,28 @@ def train(model: Any, tokenizer: Any, stage: Stage, out: Path, scale: float) -> 
 
     steps = max(1, round(stage.steps * scale))
     args = TrainingArguments(
-        output_dir=str(out / stage.name), max_steps=steps, per_device_train_batch_size=stage.rows,
-        learning_rate=LEARNING_RATE, lr_scheduler_type=stage.schedule, warmup_steps=stage.warmup, adam_beta2=0.95,
-        weight_decay=0.01, bf16=True, use_cpu=not torch.cuda.is_available(), save_steps=200, save_total_limit=1,
-        logging_steps=20, seed=SEED, report_to="none", dataloader_num_workers=0,
+        output_dir=str(out / stage.name),
+        max_steps=steps,
+        per_device_train_batch_size=stage.rows,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type=stage.schedule,
+        warmup_steps=stage.warmup,
+        adam_beta2=0.95,
+        weight_decay=0.01,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        save_steps=200,
+        save_total_limit=1,
+        logging_steps=20,
+        seed=SEED,
+        report_to="none",
+        dataloader_num_workers=0,
     )
     rows = Rows(tokenizer, stage, steps * stage.rows)
     trainer = Trainer(model=model, args=args, train_dataset=rows, data_collator=default_data_collator)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / stage.name)) if (out / stage.name).exists() else None)
+    trainer.train(
+        resume_from_checkpoint=get_last_checkpoint(str(out / stage.name)) if (out / stage.name).exists() else None
+    )
 
 
 def main(out: Path, scale: float = typer.Option(1.0, help="Share of the full number of steps, for trials.")) -> None:
@@ -134,6 +158,7 @@ def main(out: Path, scale: float = typer.Option(1.0, help="Share of the full num
     for stage in STAGES:
         train(model, tokenizer, stage, out, scale)
     shutil.rmtree(out / "model", ignore_errors=True)
+    model.config.use_cache = True
     model.to(torch.bfloat16).save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
 

@@ -1,7 +1,7 @@
 """The tiny base's tokenizer: a byte-level BPE whose vocabulary holds whole sentences of its world, and whole numbers.
 
-A number up to 99 (with its space and sign) is one token, and so is each sentence of our prompts and phrase banks: traces
-become short enough to train on a laptop. Any other text falls back to bytes, so every text can be encoded and decoded.
+A number up to 99 (with its space and sign) is one token, and so is each sentence of our prompts and phrase banks:
+traces become short enough to train on a laptop. Any other text falls back to bytes: every text can be encoded.
 """
 
 import re
@@ -16,7 +16,8 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-# tags of traces with their line ends | other tags | numbers up to 99 | single digits of longer numbers | operators | line ends | words up to a mark, kept together
+# tags of traces with their line ends | other tags | numbers up to 99 | single digits of longer numbers | operators |
+# line ends | words up to a mark, kept together
 PIECES = (
     r"\n?</?(?:think|sample|reflect)>\n?|<[^<>\n]{1,12}>| ?-?\d{1,2}(?!\d)| ?-?\d| ?[+*/=()\-]|\n+|"
     r"(?:[^\s\d<>+*/=()\-.,:;?!]| (?![\d+\-*/=(<]))*[.,:;?!]|(?:[^\s\d<>+*/=()\-.,:;?!]| (?![\d+\-*/=(<]))+"
@@ -46,7 +47,9 @@ def build(texts: Iterable[str], phrases: Iterable[str], size: int = 1024) -> Any
     world = sorted(piece for piece, times in counted.items() if times > 1 and not re.fullmatch(r" ?-?\d+", piece))
     more = sorted({piece for phrase in phrases for piece in re.findall(PIECES, phrase)})
     more += [f"{before}{tag}{after}" for tag in TAGS[4:] for before in ("", "\n") for after in ("", "\n")]
-    vocabulary = dict.fromkeys([*SPECIAL, *alphabet, *map(spelled, [*TAGS, *operators, *numbers, "\n", "\n\n", *world])])
+    vocabulary = dict.fromkeys(
+        [*SPECIAL, *alphabet, *map(spelled, [*TAGS, *operators, *numbers, "\n", "\n\n", *world])]
+    )
     vocabulary.update(dict.fromkeys(map(spelled, more)))
     if len(vocabulary) > size:
         raise ValueError(f"{len(vocabulary)} pieces do not fit into {size} tokens; shorten the phrase banks.")
@@ -56,8 +59,13 @@ def build(texts: Iterable[str], phrases: Iterable[str], size: int = 1024) -> Any
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(PIECES), "isolated"), byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, additional_special_tokens=SPECIAL[2:],
-        model_max_length=2048, padding_side="left", clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=SPECIAL[2:],
+        model_max_length=2048,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast

@@ -1,14 +1,15 @@
 """The tiny base's whole world: dialogues in which a question is attempted once, or an attempt is judged once.
 
-Nothing here tries twice and no attempt checks itself: the skills that SkillFactory teaches must be absent from the base
-(`tests/test_tiny.py` shows that they are). Attempts pick signs or operators almost at random: the base computes well but
-searches badly. Every question is at home in the "pretrain" split, so none can be in a recipe's splits.
+Nothing here tries twice and no attempt checks itself: the skills that SkillFactory teaches must be absent from it
+(`tests/test_tiny.py` shows that they are). Attempts pick signs or operators almost at random: the base computes well
+but searches badly. Every question is at home in the "pretrain" split, so none can be in a recipe's splits.
 """
 
 import json
 import random
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 
 from skillfactory.curation.prompts import Prompts, load_prompts
 from skillfactory.records import Message, Question
@@ -30,7 +31,11 @@ _OPENINGS = {
     "original": ["I will try this one.", "Let me think step by step.", "My choice is this.", "I settle on this one."],
     "alternatively": ["One possible answer is this.", "A possible answer comes to mind.", "This answer is possible."],
     "rephrase": ["In other words:", "To say it again:", "Put differently:"],
-    "plan_and_execute": ["Plan: go from left to right.", "Plan: take one number after another.", "Plan: do it in steps."],
+    "plan_and_execute": [
+        "Plan: go from left to right.",
+        "Plan: take one number after another.",
+        "Plan: do it in steps.",
+    ],
 }
 _CHECKS = ["Let me check:", "I compute it again:", "Going through it:", "Checking the attempt:"]
 _MATCH = ["That is right.", "It matches.", "So the attempt is right."]
@@ -65,16 +70,18 @@ class World:
         while True:
             if kind == "multiplication":
                 drawn = _MULTIPLICATION._draw(rng)
-                if home(drawn.id) == "pretrain":
-                    return drawn, lambda aimed: drawn.answer if aimed else _near(int(drawn.answer), rng)
-                continue
+                if home(drawn.id) != "pretrain":
+                    continue
+                return drawn, partial(_product, int(drawn.answer), rng)
             task = _SIGNS[rng.choice(_SIGN_COUNTS)] if kind == "signs" else _COUNTDOWN
             found = task._draw(rng)
             if found is None or home(found.id) != "pretrain":
                 continue
             numbers: list[int] = json.loads(found.data)["numbers"]
 
-            def working(aimed: bool, question: Question = found, numbers: list[int] = numbers, task: Countdown = task) -> str:
+            def working(
+                aimed: bool, question: Question = found, numbers: list[int] = numbers, task: Countdown = task
+            ) -> str:
                 if aimed:
                     return question.answer
                 while True:
@@ -86,13 +93,15 @@ class World:
                 return found, working
 
 
-def _near(number: int, rng: random.Random) -> str:
-    """A wrong product: one digit or a multiple of ten off."""
+def _product(number: int, rng: random.Random, aimed: bool) -> str:
+    """The product, or a wrong one near it."""
+    if aimed:
+        return str(number)
     return str(max(1, number + rng.choice([-1, 1]) * rng.choice([1, 2, 3, 10, 20, 9])))
 
 
 def _attempt(kind: str, variant: str, question: Question, answer: str, rng: random.Random) -> str:
-    """One attempt in the style of `variant`. It works towards the answer and gives it; it never judges or starts over."""
+    """One attempt in the style of `variant`: it works towards an answer and gives it, and never judges or restarts."""
     opening = rng.choice(_OPENINGS[variant])
     data = json.loads(question.data)
     closing = f"\n<answer>{answer}</answer>"
@@ -144,7 +153,9 @@ def steps_of(expression: str) -> list[tuple[Fraction, str, Fraction, Fraction]]:
 
     def apply() -> None:
         right, left, operator = values.pop(), values.pop(), operators.pop()
-        value = {"+": left + right, "-": left - right, "*": left * right}.get(operator) if operator != "/" else left / right
+        value = (
+            {"+": left + right, "-": left - right, "*": left * right}.get(operator) if operator != "/" else left / right
+        )
         assert value is not None
         steps.append((left, operator, right, value))
         values.append(value)
@@ -169,5 +180,7 @@ def steps_of(expression: str) -> list[tuple[Fraction, str, Fraction, Fraction]]:
 
 def notes(rng: random.Random, sentences: int) -> str:
     """Unrelated text of varying length, so that a question may stand far above its answer."""
-    listed = (f"Note: {', '.join(str(rng.randint(1, 60)) for _ in range(rng.randint(2, 8)))}." for _ in range(sentences))
+    listed = (
+        f"Note: {', '.join(str(rng.randint(1, 60)) for _ in range(rng.randint(2, 8)))}." for _ in range(sentences)
+    )
     return "\n".join(listed)

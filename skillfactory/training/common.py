@@ -20,7 +20,11 @@ def trainer_settings(recipe: Recipe, section: Training, name: str, folder: Path,
     """Keyword arguments that TRL's configurations of both stages take."""
     import torch
 
-    bf16 = torch.cpu._is_avx512_bf16_supported() if on_cpu else torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    bf16 = (
+        torch.cpu._is_avx512_bf16_supported()
+        if on_cpu
+        else torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    )
     return {
         "output_dir": str(folder / "checkpoints"),
         "learning_rate": section.learning_rate,
@@ -49,7 +53,11 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]  # transformers is unt
     """
 
     def __init__(
-        self, folder: Path, line: Callable[[dict[str, Any]], dict[str, Any] | None], advance: Callable[..., None], start: int
+        self,
+        folder: Path,
+        line: Callable[[dict[str, Any]], dict[str, Any] | None],
+        advance: Callable[..., None],
+        start: int,
     ) -> None:
         self.path, self.line, self.advance = folder / METRICS, line, advance
         self.step = start
@@ -66,6 +74,11 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]  # transformers is unt
         with files.told(str(self.path)), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self.step, **figures, "seconds": round(seconds, 3)}) + "\n")
         self.advance(1, **{k: v for k, v in figures.items() if k in ("loss", "reward", "length", "truncated")})
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The figures of every step so far."""
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
 
 
 def _keep_steps(path: Path, steps: int) -> None:

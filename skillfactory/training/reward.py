@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from skillfactory.records import Question
 from skillfactory.recipe import TaskSpec
+from skillfactory.records import Question
 from skillfactory.tasks.questions import grade, task_of
 
 

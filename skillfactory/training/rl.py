@@ -52,7 +52,9 @@ def run(recipe: Recipe, run: Run) -> None:
             model=model,
             args=args,
             reward_funcs=make_reward(questions, recipe.questions.task),
-            train_dataset=Dataset.from_list([{"prompt": prompts.train(q.text), "question_id": q.id} for q in questions.values()]),
+            train_dataset=Dataset.from_list(
+                [{"prompt": prompts.train(q.text), "question_id": q.id} for q in questions.values()]
+            ),
             processing_class=chat.tokenizer,
             rollout_func=rollouts,
             callbacks=[metrics],
@@ -60,14 +62,22 @@ def run(recipe: Recipe, run: Run) -> None:
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=checkpoint)
     common.save_model(model, chat.tokenizer, behaviour.dtype, stage.path)
-    stage.finish(questions=len(questions), steps=metrics.step, rollouts=rollouts.count, tokens=rollouts.tokens)
+    rollouts_per_step = recipe.rl.prompts_per_step * recipe.rl.group_size
+    lengths = [line["length"] for line in metrics.lines()]  # of all steps, also those before a kill
+    stage.finish(
+        questions=len(questions),
+        steps=metrics.step,
+        rollouts=metrics.step * rollouts_per_step,
+        tokens=round(sum(lengths) * rollouts_per_step),
+    )
 
 
 def updates_per_step(rl: Rl, questions: int) -> int:
-    """Optimizer updates a step: one, or one a mini-batch of prompts. Raises RecipeError where the numbers do not divide."""
+    """Optimizer updates a step: one, or one a mini-batch of prompts. Raises RecipeError where numbers do not divide."""
     if rl.prompts_per_step > questions:
         raise RecipeError(
-            f"rl.prompts_per_step is {rl.prompts_per_step}, but there are only {questions} questions for RL; lower it or raise questions.rl."
+            f"rl.prompts_per_step is {rl.prompts_per_step}, but there are only {questions} questions for RL; "
+            "lower it or raise questions.rl."
         )
     mini = rl.mini_batch or rl.prompts_per_step
     if rl.prompts_per_step % mini:
@@ -109,7 +119,7 @@ class _Rollouts:
         self.recipe, self.chat, self.behaviour = recipe, chat, behaviour.eval()
         self.stops = stop_ids(behaviour, chat.tokenizer)
         self.params = SamplingParams(recipe.rl.temperature, 1.0, 0, 1.0, recipe.rl.max_tokens)
-        self.count = self.tokens = self.dry = 0
+        self.dry = 0
         self.seconds = 0.0
 
     def __call__(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
@@ -124,8 +134,6 @@ class _Rollouts:
         completions: list[list[int]] = [[] for _ in ids]
         for done in sample(self.behaviour, ids, streams, self.params, self.stops, self.recipe.machine.batch_size):
             completions[done.index] = done.ids
-        self.count += len(ids)
-        self.tokens += sum(map(len, completions))
         self.seconds = time.monotonic() - began
         return {"prompt_ids": ids, "completion_ids": completions, "logprobs": None}
 
@@ -151,7 +159,7 @@ class LengthSortedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
 
 
 def by_length(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As many micro-batches of the same rows: those with an advantage first, each from short to long, padding cut off."""
+    """As many micro-batches of the same rows: those with an advantage first, from short to long, padding cut off."""
     count = len(batches)
     whole = {
         key: torch.cat([batch[key] for batch in batches]) if torch.is_tensor(first) and first.dim() else first

@@ -21,7 +21,9 @@ def run(recipe: Recipe, run: Run) -> None:
     stage = run.stage("sft")
     traces = run.stage("traces").rows(Trace)
     if not traces:
-        raise NothingLeftError("There are no traces to fine-tune on; look at `skillfactory show` for where they were lost.")
+        raise NothingLeftError(
+            "There are no traces to fine-tune on; look at `skillfactory show` for where they were lost."
+        )
     chat = ChatTokenizer.load(recipe)
     base = load_model(recipe)  # loaded once more in float32 below; its type is what the result is saved in
     dtype, on_cpu = base.dtype, base.device.type == "cpu"
@@ -36,20 +38,28 @@ def run(recipe: Recipe, run: Run) -> None:
         **{**settings, "per_device_train_batch_size": micro},
         num_train_epochs=recipe.sft.epochs,
         gradient_accumulation_steps=math.ceil(batch / micro),
+        train_sampling_strategy="group_by_length",
         max_length=None,  # traces were measured before: nothing is cut here
     )
-    steps = math.ceil(recipe.sft.epochs * math.ceil(len(examples) / micro) / args.gradient_accumulation_steps)
+    per_epoch = math.ceil(math.ceil(len(examples) / micro) / args.gradient_accumulation_steps)
+    steps = math.ceil(recipe.sft.epochs * per_epoch)
     checkpoint, done = common.last_checkpoint(stage.path)
     with stage.track(steps, "SFT steps", done=done) as advance:
         metrics = common.MetricsFile(stage.path, _line, advance, done)
         trainer = SFTTrainer(
-            model=model, args=args, train_dataset=Dataset.from_list(examples), processing_class=chat.tokenizer, callbacks=[metrics]
+            model=model,
+            args=args,
+            train_dataset=Dataset.from_list(examples),
+            processing_class=chat.tokenizer,
+            callbacks=[metrics],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=checkpoint)
     common.save_model(model, chat.tokenizer, dtype, stage.path)
     stage.finish(
-        traces=len(traces), steps=metrics.step, tokens=sum(len(e["input_ids"]) for e in examples),
+        traces=len(traces),
+        steps=metrics.step,
+        tokens=sum(len(e["input_ids"]) for e in examples),
         learned_tokens=sum(sum(e["completion_mask"]) for e in examples),
     )
 
