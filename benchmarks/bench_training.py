@@ -37,11 +37,14 @@ def grpo_ours(model: str) -> dict[str, float]:
         return _steps(LengthSortedGRPOTrainer, trained, args, chat, questions, rollout_func=rollouts)
 
 
-def grpo_trl(model: str) -> dict[str, float]:
-    """A step by TRL with its defaults, but for the numbers that say what is trained on."""
+def grpo_trl(model: str, threads: int) -> dict[str, float]:
+    """A step by TRL with its defaults, but for the numbers of what is trained on; `threads` 0 is torch's choice."""
+    import torch
     from transformers import AutoModelForCausalLM
     from trl import GRPOConfig, GRPOTrainer
 
+    if threads:
+        torch.set_num_threads(threads)
     recipe, chat, questions = _setting(model)
     trained = AutoModelForCausalLM.from_pretrained(locate(recipe), dtype="float32")
     end_rows(trained, chat.tokenizer.eos_token_id, MEAN)
@@ -49,7 +52,7 @@ def grpo_trl(model: str) -> dict[str, float]:
         args = GRPOConfig(
             output_dir=folder, max_steps=GRPO_STEPS, num_generations=GROUP, max_completion_length=LONGEST,
             gradient_accumulation_steps=PROMPTS * GROUP // 8, learning_rate=recipe.rl.learning_rate, use_cpu=True,
-            report_to="none", save_strategy="no", disable_tqdm=True,
+            logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         return _steps(GRPOTrainer, trained, args, chat, questions)
 

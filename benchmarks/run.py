@@ -26,6 +26,7 @@ from rich.table import Table
 from skillfactory.store import load_run
 from skillfactory.versions import libraries
 
+LIMIT = 120  # seconds that a case may take; threads on a busy machine can slow one down a hundredfold
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -51,7 +52,11 @@ def cases() -> dict[str, Case]:
             f"{what}: generate, 1 thread", partial(bench_sampling.generate, uneven=uneven, threads=1), speed, plain
         )
         found[f"sampler-{law}"] = Case(f"{what}: ours", partial(bench_sampling.ours, uneven=uneven), speed, plain)
-    found["grpo-trl"] = Case("GRPO step: TRL's defaults", bench_training.grpo_trl, ("seconds a step",))
+    trl = bench_training.grpo_trl
+    found["grpo-trl"] = Case("GRPO step: TRL's defaults", partial(trl, threads=0), ("seconds a step",))
+    found["grpo-trl-1"] = Case(
+        "GRPO step: TRL's defaults, 1 thread", partial(trl, threads=1), ("seconds a step",), "grpo-trl"
+    )
     found["grpo-ours"] = Case("GRPO step: ours", bench_training.grpo_ours, ("seconds a step",), "grpo-trl")
     lengths = tuple(f"ms at {length} tokens" for length in bench_training.LENGTHS)
     for threads in (1, 2):
@@ -86,19 +91,22 @@ def main(
     stages = demo_stages(demo)
     out.print(table(measured, stages))
     result = {
-        "name": name or platform.node(), "date": time.strftime("%Y-%m-%d"), "machine": machine(), "model": model,
+        "name": name or "latest", "date": time.strftime("%Y-%m-%d"), "machine": machine(), "model": model,
         "cases": {key: {"what": cases()[key].what, **figures} for key, figures in measured.items()}, "demo": stages,
     }  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name or 'latest'}.json"
-    file.write_text(json.dumps({**result, "name": name or "latest"}, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     out.print(f"Written: {file}")
 
 
 def _measure(key: str, model: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--one", key, "--model", model]
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}  # cases say themselves
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return {"stopped_after_seconds": LIMIT}
     if done.returncode:
         sys.exit(f"{key} failed:\n{done.stderr[-3000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -124,6 +132,9 @@ def table(measured: dict[str, dict[str, Any]], stages: list[dict[str, Any]]) -> 
         shown.columns[column].justify = "right"
     for key, figures in measured.items():
         case = cases()[key]
+        if "stopped_after_seconds" in figures:
+            shown.add_row(case.what, f"> {LIMIT}", "seconds in all: stopped", "", "")
+            continue
         for figure in case.figures:
             other = measured.get(case.against, {}).get(figure)
             faster = ""

@@ -246,7 +246,6 @@ def test_too_small_a_vocabulary_is_refused() -> None:
 # --- the embedded model
 
 
-@pytest.mark.skipif(not FOLDER.exists(), reason="the embedded model is not there yet")
 def test_the_embedded_model_shows_none_of_the_skills() -> None:
     """Asked as in evaluation and in every style of curation, it gives one answer and leaves it at that."""
     found = responses("original", 200) + [text for v in load_prompts().variants for text in responses(v, 40)]
@@ -271,7 +270,6 @@ def responses(variant: str, count: int) -> list[str]:
     return [completion.text for completion in engines.load(recipe).generate(requests, params)]
 
 
-@pytest.mark.skipif(not FOLDER.exists(), reason="the embedded model is not there yet")
 def test_the_embedded_model_is_small_and_plain() -> None:
     assert sum(path.stat().st_size for path in Path(FOLDER).iterdir()) < 8_000_000
     config = json.loads((FOLDER / "config.json").read_text())

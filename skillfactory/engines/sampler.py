@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 from skillfactory.engines.base import SamplingParams
 
 SHRINK = 0.75  # the batch is gathered anew when at most this share of its rows is alive
-CHUNK = 128  # positions by which the cache grows
+CHUNK = 64  # positions by which the cache and the history grow
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def _sample_batch(
     unique = {tuple(prompt): i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)  # [B]
     ids, mask = _pad_left([list(prompt) for prompt in unique], device)  # [U, P]
-    cache = _cache(model)
+    cache, plain = _cache(model)
     logits = (
         model(
             input_ids=ids,
@@ -78,10 +78,6 @@ def _sample_batch(
     stops = torch.tensor(list(stop_ids), device=device)
     positions = mask.sum(-1)
     history = torch.empty(len(prompts), 0, dtype=torch.long, device=device)
-    flat = (
-        all(isinstance(layer, GrowingLayer) for layer in cache.layers)
-        and "flash" not in model.config._attn_implementation
-    )
     for step in range(params.max_tokens):
         token = draw(logits, seen, uniform(streams, step), params)  # [B]
         if step % CHUNK == 0:
@@ -108,7 +104,7 @@ def _sample_batch(
         logits = (
             model(
                 input_ids=token[:, None],
-                attention_mask=_additive(mask, model.dtype) if flat else mask,
+                attention_mask=_additive(mask, model.dtype) if plain else mask,
                 position_ids=positions[:, None],
                 past_key_values=cache,
                 use_cache=True,
@@ -159,36 +155,48 @@ def uniform(streams: torch.Tensor, step: int) -> torch.Tensor:
 
 
 class GrowingLayer(DynamicLayer):
-    """A cache layer that writes into a buffer with room ahead, where DynamicLayer copies itself at every token."""
+    """A cache layer that writes into a buffer with room ahead, where DynamicLayer copies itself at every token.
+
+    While reading a prompt it returns what it holds; for single tokens it returns the whole buffer, which is contiguous
+    (a slice of it would be copied by every matrix product), so the caller's mask must cover the room ahead.
+    """
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Append [B, K, t, D] and return all keys and values so far, [B, K, T, D]."""
+        """Append [B, K, t, D]; returns all keys and values so far, [B, K, T, D], or the buffers [B, K, room(T), D]."""
         length = self.get_seq_length()
         needed = length + key_states.shape[-2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.room = [self._grown(None, key_states, needed), self._grown(None, value_states, needed)]
-        elif needed > self.room[0].shape[-2] or len(self.room[0]) != len(key_states):
-            self.room = [self._grown(self.keys, key_states, needed), self._grown(self.values, value_states, needed)]
-        self.room[0][:, :, length:needed] = key_states
-        self.room[1][:, :, length:needed] = value_states
-        self.keys, self.values = self.room[0][:, :, :needed], self.room[1][:, :, :needed]
-        return self.keys, self.values
-
-    @staticmethod
-    def _grown(old: torch.Tensor | None, like: torch.Tensor, needed: int) -> torch.Tensor:
-        batch, heads, _, dim = like.shape
-        new = like.new_empty(batch, heads, needed + CHUNK, dim)
-        if old is not None:
-            new[:, :, : old.shape[-2]] = old
-        return new
+            self.buffers = [_buffer(None, key_states, needed), _buffer(None, value_states, needed)]
+        elif needed > self.buffers[0].shape[-2] or len(self.buffers[0]) != len(key_states):
+            self.buffers = [_buffer(self.keys, key_states, needed), _buffer(self.values, value_states, needed)]
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:, :, length:needed] = states
+        self.keys, self.values = (buffer[:, :, :needed] for buffer in self.buffers)
+        return tuple(self.buffers) if key_states.shape[-2] == 1 else (self.keys, self.values)
 
 
-def _cache(model: Any) -> DynamicCache:
-    """The model's own kind of cache, with its plain layers made to grow in place."""
+def room(length: int) -> int:
+    """Positions in a buffer that holds `length`."""
+    return -(-length // CHUNK) * CHUNK
+
+
+def _buffer(old: torch.Tensor | None, like: torch.Tensor, needed: int) -> torch.Tensor:
+    batch, heads, _, dim = like.shape
+    new = like.new_zeros(batch, heads, room(needed), dim)
+    if old is not None:
+        new[:, :, : old.shape[-2]] = old
+    return new
+
+
+def _cache(model: Any) -> tuple[DynamicCache, bool]:
+    """The model's own kind of cache; made to grow in place where all its layers are plain, and whether they are."""
     cache = DynamicCache(config=model.config)
-    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
+    plain = all(type(layer) is DynamicLayer for layer in cache.layers)
+    if plain and "flash" not in model.config._attn_implementation:
+        cache.layers = [GrowingLayer() for _ in cache.layers]
+        return cache, True
+    return cache, False
 
 
 def _pad_left(prompts: list[list[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -199,6 +207,7 @@ def _pad_left(prompts: list[list[int]], device: Any) -> tuple[torch.Tensor, torc
     return ids, mask
 
 
-def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
-    """The mask [B, T] as numbers to add to one query's attention scores, [B, 1, 1, T]."""
-    return ((1 - mask) * torch.finfo(dtype).min).to(dtype)[:, None, None, :]
+def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The mask [B, T] as numbers to add to one query's attention scores over a buffer, [B, 1, 1, room(T)]."""
+    whole = torch.nn.functional.pad(mask, (0, room(mask.shape[1]) - mask.shape[1]))
+    return ((1 - whole) * torch.finfo(dtype).min).to(dtype)[:, None, None, :]
