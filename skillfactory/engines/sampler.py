@@ -161,6 +161,9 @@ class GrowingLayer(DynamicLayer):
     (a slice of it would be copied by every matrix product), so the caller's mask must cover the room ahead.
     """
 
+    keys: Any
+    values: Any
+
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Append [B, K, t, D]; returns all keys and values so far, [B, K, T, D], or the buffers [B, K, room(T), D]."""
         length = self.get_seq_length()

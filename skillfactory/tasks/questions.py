@@ -62,7 +62,7 @@ def make_questions(recipe: Recipe) -> Made:
     sets = {f"evaluation.sets.{name}": (spec.task, spec.n) for name, spec in recipe.evaluation.sets.items()}
     if "dev" in recipe.evaluation.sets:
         raise RecipeError("evaluation.sets: `dev` is the name of the development split; choose another name.")
-    homes = {f"evaluation.sets.{name}": spec.split for name, spec in recipe.evaluation.sets.items()}
+    homes: dict[str, str] = {f"evaluation.sets.{name}": spec.split for name, spec in recipe.evaluation.sets.items()}
     homes |= {split: split for split in SPLITS}
     found = _all(recipe.seed, sets | wanted, homes)
 

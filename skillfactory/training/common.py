@@ -46,7 +46,7 @@ def trainer_settings(recipe: Recipe, section: Training, name: str, folder: Path,
     }
 
 
-class MetricsFile(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+class MetricsFile(TrainerCallback):
     """Appends one line a step to metrics.jsonl and advances the stage's progress.
 
     `line` turns the trainer's log into the figures of a line, or None for a log that is no step's.

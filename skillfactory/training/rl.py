@@ -138,8 +138,10 @@ class _Rollouts:
         return {"prompt_ids": ids, "completion_ids": completions, "logprobs": None}
 
 
-class LengthSortedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is untyped
+class LengthSortedGRPOTrainer(GRPOTrainer):
     """GRPOTrainer whose micro-batches hold rollouts of like length, cut to their own longest."""
+
+    _buffered_inputs: Any
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         before = self._buffered_inputs
@@ -153,7 +155,8 @@ class LengthSortedGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         if self.beta == 0 and not inputs["advantages"].any():  # such rollouts have no gradient
-            return next(model.parameters()).sum() * 0.0
+            nothing: torch.Tensor = next(model.parameters()).sum() * 0.0
+            return nothing
         loss: torch.Tensor = super()._compute_loss(model, inputs)
         return loss
 
