@@ -74,7 +74,8 @@ def _figures(name: str, recipe: Recipe, model: int | None) -> tuple[dict[str, in
 
 def _most_traces(recipe: Recipe, attempts: int) -> int:
     t = recipe.traces
-    most = attempts * recipe.reflections.per_attempt
+    # `ladder` gives one trace a length; the other patterns at most one for each correct attempt.
+    most = recipe.questions.sft * t.max_pairs if t.pattern == "ladder" else attempts
     if t.per_question:
         most = min(most, t.per_question * recipe.questions.sft)
     return min(most, t.limit) if t.limit else most
