@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "Needs Python 3.11 or newer with venv (Debian: apt-get install python3 python3-venv)." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -c 'import torch' 2>/dev/null || \
-		$(BIN)/python -m pip install --retries 1 $(TORCH) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+		$(BIN)/python -m pip install --no-deps --retries 1 $(TORCH) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
 	touch $@
 
