@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from skillfactory.engines.base import Completion
 
 from skillfactory import engines, seeds
+from skillfactory.engines.base import Completion
 from skillfactory.errors import QuestionError, StoreError
 from skillfactory.evaluation import responses
 from skillfactory.evaluation.skill_use import SkillUse, aggregate, blocks, f1, read_skills, verdict_of
