@@ -157,7 +157,7 @@ def uniform(streams: torch.Tensor, step: int) -> torch.Tensor:
 class GrowingLayer(DynamicLayer):
     """A cache layer that writes into a buffer with room ahead, where DynamicLayer copies itself at every token.
 
-    While reading a prompt it returns what it holds; for single tokens it returns the whole buffer, which is contiguous
+    While reading the prompt it returns what it holds; for later tokens it returns the whole buffer, which is contiguous
     (a slice of it would be copied by every matrix product), so the caller's mask must cover the room ahead.
     """
 
@@ -168,7 +168,8 @@ class GrowingLayer(DynamicLayer):
         """Append [B, K, t, D]; returns all keys and values so far, [B, K, T, D], or the buffers [B, K, room(T), D]."""
         length = self.get_seq_length()
         needed = length + key_states.shape[-2]
-        if not self.is_initialized:
+        reading = not self.is_initialized
+        if reading:
             self.lazy_initialization(key_states, value_states)
             self.buffers = [_buffer(None, key_states, needed), _buffer(None, value_states, needed)]
         elif needed > self.buffers[0].shape[-2] or len(self.buffers[0]) != len(key_states):
@@ -176,7 +177,7 @@ class GrowingLayer(DynamicLayer):
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, length:needed] = states
         self.keys, self.values = (buffer[:, :, :needed] for buffer in self.buffers)
-        return tuple(self.buffers) if key_states.shape[-2] == 1 else (self.keys, self.values)
+        return (self.keys, self.values) if reading else tuple(self.buffers)
 
 
 def room(length: int) -> int:
