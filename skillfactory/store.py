@@ -171,6 +171,8 @@ class Stage:
             return
         if manifest.get("digest") == files.digest_of(dict(settings), dict(inputs)):
             return
+        if not manifest.get("finished") and {each.name for each in self.path.iterdir()} <= {MANIFEST, progress.FILE}:
+            return  # begun, but nothing was made: what stopped it may have been mended by the change
         before, sources = manifest.get("settings", {}), manifest.get("inputs", {})
         changed = [
             f"{key} was {_shown(before, key)}, now {_shown(settings, key)}" for key in self.differing(settings)

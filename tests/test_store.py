@@ -139,7 +139,8 @@ def test_leftovers_of_a_kill_are_no_rows_and_are_cleared(tmp_path: Path) -> None
 
 def test_other_settings_are_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
     with Run.open(tmp_path / "run", recipe()) as run:
-        run.begin("attempts", {"attempts.top_k": 20, "seed": 0, "attempts.old": 1}, {"questions": "abc"})
+        stage = run.begin("attempts", {"attempts.top_k": 20, "seed": 0, "attempts.old": 1}, {"questions": "abc"})
+        stage.append([attempt(0)])
         with pytest.raises(StoreError) as caught:
             run.begin("attempts", {"attempts.top_k": 50, "seed": 0}, {"questions": "abc"})
         message = str(caught.value)
@@ -162,6 +163,14 @@ HOLDER = """
         print("open", flush=True)
         time.sleep(60)
 """
+
+
+def test_other_settings_are_fine_where_nothing_was_made_of_the_old_ones(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "r", recipe()) as run:
+        run.begin("attempts", {"path": "broken.jsonl"}, {})
+        run.begin("attempts", {"path": "mended.jsonl"}, {}).append([attempt(0)])
+        with pytest.raises(StoreError, match="mended"):
+            run.begin("attempts", {"path": "other.jsonl"}, {})
 
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
