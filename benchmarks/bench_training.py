@@ -91,14 +91,10 @@ def _steps(
     }
 
 
-def step(model: str, attention: str, threads: int, keep_memory: bool = True) -> dict[str, float]:
+def step(model: str, attention: str, threads: int) -> dict[str, float]:
     """Milliseconds of forward, backward and update on rows of each length, in bfloat16 over float32 weights."""
     import torch
 
-    if not keep_memory:
-        from skillfactory.engines import models
-
-        models.prepare_cpu = torch.set_num_threads
     overrides = [f"model={model}", "machine.device=cpu", f"machine.attention={attention}", f"machine.threads={threads}"]
     trained = load_model(load_recipe("demo", overrides), training=True)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-5)

@@ -64,8 +64,6 @@ def cases() -> dict[str, Case]:
             measure = partial(bench_training.step, attention=attention, threads=threads)
             what = f"training step: {attention}, {threads} thread{'s' if threads > 1 else ''}"
             found[f"step-{attention}-{threads}"] = Case(what, measure, lengths, "step-sdpa-1")
-    measure = partial(bench_training.step, attention="grouped", threads=1, keep_memory=False)
-    found["step-malloc"] = Case("training step: grouped, 1 thread, malloc as it comes", measure, lengths, "step-sdpa-1")
     return found
 
 

@@ -1,6 +1,6 @@
 """The demonstration: one recipe, two methods at once, then their comparison.
 
-Each method is a process of its own with one torch thread: on two cores that beats two threads in one process.
+Each method is a process of its own with one torch thread, so that neither waits for the other.
 """
 
 import contextlib

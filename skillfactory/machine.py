@@ -1,31 +1,12 @@
-"""What torch needs to be told about the machine: threads, memory allocation, precision."""
+"""What torch and its libraries need to be told about the machine."""
 
-import ctypes
 import os
-import sys
 import warnings
 from typing import Any
 
-SMALL_MODEL = 50_000_000  # parameters under which one thread beats several (benchmarks/)
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-
-
-def prepare_cpu(threads: int) -> None:
-    """Set torch's threads and keep freed memory for reuse.
-
-    glibc hands each large buffer back to the system and asks for it anew, which costs up to 60 % of a small model's
-    training step in page faults (`benchmarks/`); here it keeps them.
-    """
-    import torch
-
-    torch.set_num_threads(threads)
-    if sys.platform == "linux":
-        try:
-            libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        except (OSError, AttributeError):  # another C library: slower, still right
-            return
+# Parameters under which one thread is the default: several are faster while nothing else runs (benchmarks/), but beside
+# another process their small pieces of work wait for each other, at worst for seconds a step.
+SMALL_MODEL = 50_000_000
 
 
 def quiet_libraries() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from skillfactory.errors import ModelError
-from skillfactory.machine import SMALL_MODEL, count_parameters, pick_device, prepare_cpu, quiet_libraries
+from skillfactory.machine import SMALL_MODEL, count_parameters, pick_device, quiet_libraries
 from skillfactory.recipe import Recipe
 from skillfactory.records import Message
 from skillfactory.tiny import FOLDER as TINY_FOLDER
@@ -112,7 +112,7 @@ def load_model(recipe: Recipe, model: str | Path | None = None, *, training: boo
         attention = "grouped" if small and device == "cpu" else "sdpa"
     loaded.set_attn_implementation(register() if attention == NAME else attention)
     if device == "cpu":
-        prepare_cpu(recipe.machine.threads or (1 if small else max(1, torch.get_num_threads())))
+        torch.set_num_threads(recipe.machine.threads or (1 if small else torch.get_num_threads()))
     return loaded.to(device)
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import typer
 
 from skillfactory import seeds
-from skillfactory.machine import prepare_cpu
 from skillfactory.records import Message
 from skillfactory.tiny import tokenizer as tiny_tokenizer
 from skillfactory.tiny.world import World, notes
@@ -151,7 +150,7 @@ def main(out: Path, scale: float = typer.Option(1.0, help="Share of the full num
 
     from skillfactory.engines.attention import register
 
-    prepare_cpu(threads=2)
+    torch.set_num_threads(2)
     tokenizer = make_tokenizer()
     model = make_model()
     model.config._attn_implementation = register()
