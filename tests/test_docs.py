@@ -41,7 +41,7 @@ def commands() -> Iterator[Any]:
     """(page, words) of every `skillfactory …` line in a bash block."""
     for parameter in blocks("bash"):
         page, text = parameter.values[0]
-        for line in text.splitlines():
+        for line in text.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["skillfactory"]:
                 yield pytest.param((page, words[1:]), id=f"{page.stem}: {line.partition('#')[0].strip()}")
