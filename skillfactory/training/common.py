@@ -105,7 +105,7 @@ def last_checkpoint(folder: Path) -> tuple[str | None, int]:
             try:
                 return path, int(json.loads(state.read_text())["global_step"])
             except (ValueError, KeyError):
-                pass
+                pass  # half written: removed below
         shutil.rmtree(path)
     return None, 0
 
