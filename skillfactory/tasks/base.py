@@ -1,7 +1,7 @@
 """What a task is, where its questions may be used, and the registry that finds it by name."""
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Protocol
 
@@ -33,17 +33,26 @@ class Task(Protocol):
         ...
 
 
+Levels = Mapping[str, Mapping[str, Any]]  # a level's label -> the parameters that make it
+
 _registry: dict[str, Callable[..., Task]] = {}
+_levels: dict[str, Levels] = {}
 
 
-def register(name: str) -> Callable[[Callable[..., Task]], Callable[..., Task]]:
-    """Class decorator: make a task known as `name`."""
+def register(name: str, levels: Levels | None = None) -> Callable[[Callable[..., Task]], Callable[..., Task]]:
+    """Class decorator: make a task known as `name`, with the levels that `skillfactory tasks` lists."""
 
     def add(factory: Callable[..., Task]) -> Callable[..., Task]:
         _registry[name] = factory
+        _levels[name] = levels or {}
         return factory
 
     return add
+
+
+def levels(name: str) -> Levels:
+    """The usual levels of a registered task, easiest first: {label: parameters}."""
+    return _levels[name]
 
 
 def names() -> list[str]:

@@ -71,7 +71,7 @@ class CountdownParams(Params):
         return self.operators in ("+-", "+") and self.uses_all
 
 
-@register("countdown")
+@register("countdown", {f"{count} numbers": {"count": count} for count in (3, 4, 5, 6)})
 class Countdown:
     """See CountdownParams for the settings."""
 

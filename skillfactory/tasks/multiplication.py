@@ -24,7 +24,7 @@ class MultiplicationParams(Params):
     digits_b: int = Field(0, ge=0, le=9, description="Digits of the second number; 0 is as many as the first's.")
 
 
-@register("multiplication")
+@register("multiplication", {f"{digits} x {digits} digits": {"digits": digits} for digits in (2, 3, 4, 5)})
 class Multiplication:
     """See MultiplicationParams for the settings."""
 
