@@ -17,12 +17,14 @@ from skillfactory.recipe import Recipe
 from skillfactory.records import Attempt, Grade, Question
 from skillfactory.tasks.answers import has_trace_tags
 from skillfactory.tasks.base import Task
-from skillfactory.tasks.questions import grade, task_of
+from skillfactory.tasks.deadline import ahead
+from skillfactory.tasks.questions import grade, is_slow, task_of
 
 if TYPE_CHECKING:
     from skillfactory.engines.base import Completion, Engine
     from skillfactory.store import Run, Stage
 
+_BROKEN = ("check_failed", "check_timed_out", "failed")
 _VERDICT = re.compile(r"</?verdict>", re.IGNORECASE)
 
 Plan = dict[str, tuple[Question, str, int]]  # attempt id -> question, variant, index
@@ -79,10 +81,12 @@ def sample_attempts(
         seen, tokens, correct = seen + 1, tokens + attempt.tokens, correct + (attempt.outcome == "correct")
         return {"tokens": tokens, "correct": correct / seen}
 
-    row_of = partial(attempt_of, planned=planned, task=task_of(recipe.questions.task))
+    task = task_of(recipe.questions.task)
+    row_of = partial(attempt_of, planned=planned, task=task)
     with stage.track(len(planned), "attempts", done=len(done)) as advance:
         completions = load().generate([request(attempt_id) for attempt_id in missing], SamplingParams.of(settings))
-        return made + collect(stage, completions, row_of, figures, advance)
+        graded = ahead(row_of, completions, lambda completion: is_slow(task))
+        return made + collect(stage, graded, figures, advance)
 
 
 def counts_of(attempts: Sequence[Attempt]) -> dict[str, Any]:
@@ -95,7 +99,7 @@ def counts_of(attempts: Sequence[Attempt]) -> dict[str, Any]:
         "usable": sum(map(usable, attempts)),
         "usable_correct": sum(usable(a) and a.outcome == "correct" for a in attempts),
         "truncated": sum(a.finish_reason == "length" for a in attempts),
-        **{reason: sum(a.reason == reason for a in attempts) for reason in ("malformed", "check_failed", "failed")},
+        **{reason: sum(a.reason == reason for a in attempts) for reason in ("malformed", *_BROKEN)},
         "questions": len({a.question_id for a in attempts}),
         "questions_solved": len({a.question_id for a in attempts if usable(a) and a.outcome == "correct"}),
         "tokens": sum(a.tokens for a in attempts),
@@ -109,7 +113,7 @@ def require_correct(counts: dict[str, Any]) -> None:
         raise NothingLeftError(
             f"attempts: none of {counts['attempts']} attempts at {counts['questions']} questions is correct and usable "
             f"({counts['wrong']} wrong, {counts['no_answer']} without an answer, {counts['truncated']} truncated, "
-            f"{counts['malformed']} malformed, {counts['check_failed'] + counts['failed']} broken), "
+            f"{counts['malformed']} malformed, {sum(counts[reason] for reason in _BROKEN)} broken), "
             "so there is nothing to build traces from; try easier questions, a larger attempts.per_variant or "
             "attempts.max_tokens, or another model."
         )

@@ -97,7 +97,7 @@ def sample_reflections(
 
     with stage.track(len(planned), "reflections", done=len(done)) as advance:
         completions = load().generate([request(key) for key in missing], SamplingParams.of(recipe.reflections))
-        return made + collect(stage, completions, partial(reflection_of, planned=planned), figures, advance)
+        return made + collect(stage, map(partial(reflection_of, planned=planned), completions), figures, advance)
 
 
 def counts_of(reflections: Sequence[Reflection], attempts: Sequence[Attempt]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the sampling stages share: which attempts can be used, and saving completions as they stream in."""
+"""What the sampling stages share: which attempts can be used, and saving rows as they stream in."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from skillfactory.records import Attempt, Reflection
 
 if TYPE_CHECKING:
-    from skillfactory.engines.base import Completion
     from skillfactory.store import Stage
 
 SHARD_ROWS = 1000
@@ -23,12 +22,11 @@ def usable(attempt: Attempt) -> bool:
 
 def collect(
     stage: "Stage",
-    completions: Iterable["Completion"],
-    row_of: Callable[["Completion"], Row],
+    made: Iterable[Row],
     figures: Callable[[Row], dict[str, Any]],
     advance: Callable[..., None],
 ) -> list[Row]:
-    """Turn completions into rows and append them in shards; all of them also when interrupted half-way.
+    """Append rows in shards as they are made, and what has come also when interrupted. Returns them all.
 
     `figures` gives what the progress line shows after each row.
     """
@@ -36,8 +34,7 @@ def collect(
     saved = 0
     last = time.monotonic()
     try:
-        for completion in completions:
-            row = row_of(completion)
+        for row in made:
             rows.append(row)
             advance(1, **figures(row))
             if len(rows) - saved >= SHARD_ROWS or time.monotonic() - last > SHARD_SECONDS:

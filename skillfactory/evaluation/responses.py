@@ -15,10 +15,11 @@ from skillfactory import methods, seeds
 from skillfactory.curation.prompts import Prompts, load_prompts
 from skillfactory.errors import QuestionError, StoreError
 from skillfactory.recipe import Recipe
-from skillfactory.records import Grade, Question, Response
+from skillfactory.records import BROKEN, Grade, Question, Response
 from skillfactory.tasks.base import Task
+from skillfactory.tasks.deadline import ahead
 from skillfactory.tasks.questions import grade as grade_of
-from skillfactory.tasks.questions import task_of
+from skillfactory.tasks.questions import is_slow, task_of
 
 if TYPE_CHECKING:
     from skillfactory.engines.base import Completion, Engine, Request, SamplingParams
@@ -116,11 +117,13 @@ def respond(
 ) -> Iterator[Response]:
     """Responses in the order in which they finish. All sets go to the engine at once, to keep its batches full."""
     for mode in ("sampled", "greedy"):
-        chosen = [ask for ask in wanted if ask.mode == mode]
-        requests = [request_of(ask, number, prompts, recipe.seed) for number, ask in enumerate(chosen)]
-        for completion in engine.generate(requests, params_of(recipe, mode)) if requests else ():
-            ask = chosen[int(completion.id)]
-            yield response_of(ask, completion, tasks[ask.set])
+        chosen = {str(number): ask for number, ask in enumerate(ask for ask in wanted if ask.mode == mode)}
+        requests = [request_of(ask, int(number), prompts, recipe.seed) for number, ask in chosen.items()]
+        completions = engine.generate(requests, params_of(recipe, mode)) if requests else ()
+        answered = ((chosen[completion.id], completion) for completion in completions)
+        yield from ahead(
+            lambda pair: response_of(*pair, tasks[pair[0].set]), answered, lambda pair: is_slow(tasks[pair[0].set])
+        )
 
 
 def params_of(recipe: Recipe, mode: str) -> "SamplingParams":
@@ -155,7 +158,7 @@ def run(recipe: Recipe, run: "Run") -> None:
         responses=len(kept),
         correct=sum(r.outcome == "correct" for r in kept),
         no_answer=sum(r.outcome == "no_answer" for r in kept),
-        failed=sum(r.reason in ("engine_failed", "check_failed") for r in kept),
+        failed=sum(r.reason in BROKEN for r in kept),
         tokens=sum(r.tokens for r in kept),
     )
 

@@ -15,7 +15,7 @@ import skillfactory
 from skillfactory.evaluation.skill_use import aggregate, read_skills
 from skillfactory.evaluation.statistics import estimate, paired_difference, pass_at_k, question_means
 from skillfactory.recipe import Recipe
-from skillfactory.records import Question, Response
+from skillfactory.records import BROKEN, Question, Response
 from skillfactory.tasks.questions import task_of
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def scores(responses: list[Response]) -> dict[str, float]:
 
 
 def is_scored(response: Response) -> bool:
-    return response.reason not in ("engine_failed", "check_failed")
+    return response.reason not in BROKEN
 
 
 def accuracy(responses: Responses) -> dict[str, Any]:
