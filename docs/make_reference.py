@@ -7,6 +7,7 @@ results in the tables of answers are not stated here: they are what the graders 
 """
 
 import inspect
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from skillfactory import errors, methods, pipeline, records, tasks
-from skillfactory.catalog import task_facts
+from skillfactory.catalog import tasks_facts
 from skillfactory.cli import app
 from skillfactory.recipe import Recipe
 from skillfactory.tasks.answers import extract_answer
@@ -231,11 +232,22 @@ def _errors() -> list[str]:
 
 def _tasks() -> list[str]:
     parts = ["## Tasks\n", "What goes under `task: {name: …, params: …}`. Also: `skillfactory tasks`.\n"]
-    for each in task_facts():
+    for each in tasks_facts():
         rows = [[_code(p["parameter"]), _code(p["default"]), p["what"]] for p in each["parameters"]]
-        parts += [f"### {each['name']}\n", f"{each['about']}\n", _table(["parameter", "default", "meaning"], rows)]
-        if example := each.get("example"):
-            parts.append(f"For example:\n\n```text\n{example['text']}\n\n<answer>{example['answer']}</answer>\n```\n")
+        parts += [f"### {each['name']}\n", f"{each['about'].rstrip('.')}. Graded by {each['graded_by']}.\n"]
+        if rows:
+            parts.append(_table(["parameter", "default", "meaning"], rows))
+        if members := each.get("members"):
+            parts.append(
+                f"{len(members)} tasks, with the parameters that `skillfactory tasks {each['name']}:NAME` shows:"
+            )
+            parts.append(f"{', '.join(map(_code, members))}.\n")
+        if each["levels"]:
+            rows = [[name, _code(json.dumps(params))] for name, params in each["levels"].items()]
+            parts.append(_table(["level", "params"], rows))
+        for example in each.get("examples", ()):
+            told = f"```text\n{example['text']}\n\n<answer>{example['answer']}</answer>\n```\n"
+            parts.append(f"For example ({example['level']}), {example['outcome']}:\n\n{told}")
     return parts
 
 

@@ -216,26 +216,23 @@ def _compare(runs: "list[LoadedRun]", out: Path, as_json: bool = False) -> None:
 
 
 @app.command()
-def tasks(as_json: AsJson = False) -> None:
-    """The registered tasks: their parameters, an example question and its graded reference."""
-    from skillfactory.catalog import task_facts
+def tasks(
+    name: Annotated[
+        str | None, typer.Argument(help="One task in full, such as countdown or reasoning_gym:chain_sum.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The tasks there are; with a name, its parameters, levels, example questions and their graded references."""
+    from skillfactory import catalog, console
 
-    facts = task_facts()
     if as_json:
-        _print_json(facts)
-        return
-    from rich.padding import Padding
-    from rich.text import Text
-
-    from skillfactory.console import clean, facts_table
-
-    out = _console()
-    for each in facts:
-        out.print(Text(each["name"], "bold"), Text(clean(each["about"])))
-        out.print(Padding(facts_table(each["parameters"]), (0, 0, 0, 2)))
-        if example := each.get("example"):
-            shown = f"{example['text']}\n<answer>{example['answer']}</answer> is {example['outcome']}"
-            out.print(Padding(Text(clean(shown), "dim"), (0, 0, 1, 2)))
+        _print_json(catalog.task_facts(name) if name else catalog.tasks_facts())
+    elif name:
+        for part in console.task_parts(catalog.task_facts(name)):
+            _console().print(part)
+    else:
+        _console().print(console.task_table(catalog.tasks_in_brief()))
+        print("One in full, with an example a level: skillfactory tasks NAME")
 
 
 @app.command("recipes")

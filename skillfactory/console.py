@@ -4,6 +4,7 @@ Model output is hostile: it is shown as text, never as markup, and without contr
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from skillfactory.progress import describe, duration
 from skillfactory.store import LoadedRun, State
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -183,6 +185,49 @@ def _table(title: str, *columns: str) -> "Table":
             _plain(column.removesuffix(">")), justify="right" if column.endswith(">") else "left", overflow="fold"
         )
     return table
+
+
+def task_table(tasks: list[dict[str, Any]]) -> "Table":
+    """All tasks, a row each, with an example question and its graded reference, for `tasks`."""
+    from rich.text import Text
+
+    table = _table("", "task", "what, and an example", "levels", "graded by")
+    table.title = None
+    table.columns[1].ratio, table.columns[2].max_width = 1, 24
+    for each in tasks:
+        levels = ", ".join(each["levels"])
+        if "members" in each:
+            levels = f"{len(each['members'])} tasks" if each["members"] else "(not installed)"
+        what = _plain(each["about"])
+        if example := each.get("example"):
+            question, answer = _short(example["text"], 110), _short(example["answer"], 40)
+            what.append_text(Text(clean(f"\n{question} → {answer} ({example['outcome']})"), "dim"))
+        table.add_row(_plain(each["name"]), what, _plain(levels), _plain(each["graded_by"]))
+    return table
+
+
+def _short(text: str, longest: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def task_parts(facts: dict[str, Any]) -> "Iterator[RenderableType]":
+    """One task in full: what it is, its parameters, its levels and an example of each."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    yield Text.assemble((clean(facts["name"]), "bold"), f" {clean(facts['about'])} Graded by {facts['graded_by']}.")
+    if facts["parameters"]:
+        yield Padding(facts_table(facts["parameters"]), (0, 0, 0, 2))
+    if facts.get("members"):
+        yield Padding(_plain(", ".join(facts["members"])), (1, 2))
+    for label, params in facts["levels"].items():
+        shown = ", ".join(f"{key}: {value}" for key, value in params.items())
+        yield _plain(f"  level {label}: {{{shown}}}")
+    for example in facts.get("examples", []):
+        yield Text(f"\n  For example ({clean(example['level'])}):", "bold")
+        yield Padding(Text(clean(example["text"])), (0, 4))
+        yield Padding(Text(clean(f"<answer>{example['answer']}</answer> is {example['outcome']}"), "green"), (0, 4))
 
 
 def facts_table(facts: list[dict[str, str]]) -> "Table":

@@ -6,6 +6,7 @@ A method (skillfactory/methods) runs some of them, in this order. Every stage is
 reads the rows of earlier stages from the run directory and leaves its own there. Running again does what is missing.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -217,18 +218,34 @@ def _specs(recipe: Recipe) -> dict[str, TaskSpec]:
 
 
 def _question_files(recipe: Recipe) -> dict[str, Any]:
-    """Content hashes of the user's question files, and whether training and evaluation draw on the same."""
+    """Content hashes of local question files and grading functions, and whether training draws on a given stock."""
+    from skillfactory.tasks.loading import digest, local_files
+
     found: dict[str, Any] = {"questions.shared stock": _shares_stock(recipe)}
     for key, spec in _specs(recipe).items():
-        for name, value in spec.params.items():
-            if isinstance(value, str) and name == "path" and Path(value).is_file():
-                found[f"{key}.params.{name} (content)"] = files.sha256(Path(value).read_bytes())
+        path, rule = Path(str(spec.params.get("path", ""))), str(spec.params.get("grade", ""))
+        if path.is_file():
+            found[f"{key}.params.path (content)"] = files.sha256(path.read_bytes())
+        elif spec.params.get("path") and path.is_dir():
+            found[f"{key}.params.path (content)"] = digest(local_files(str(path)))
+        if module := _module_file(rule.rpartition(".")[0]):
+            found[f"{key}.params.grade (content)"] = files.sha256(module.read_bytes())
     return found
 
 
+def _module_file(module: str) -> Path | None:
+    """The file of a module of the user's, found without importing it; None where there is none."""
+    parts = [part for part in module.split(".") if part]
+    places = [Path(place or ".").joinpath(*parts) for place in [*sys.path, "."] if parts]
+    found = (file for place in places for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file())
+    return next(found, None)
+
+
 def _shares_stock(recipe: Recipe) -> bool:
-    """Whether training questions come from a file: then evaluation sets may take some of them away."""
-    return "path" in recipe.questions.task.params
+    """Whether training questions come from a given stock: then evaluation sets may take some of them away."""
+    from skillfactory.tasks.questions import Pool, task_of
+
+    return isinstance(task_of(recipe.questions.task), Pool)
 
 
 def _data_hash(path: str, shipped: str) -> str:

@@ -19,8 +19,8 @@ from skillfactory.cli import app
 from skillfactory.curation.prompts import load_prompts
 from skillfactory.recipe import Recipe
 from skillfactory.recipes import load_recipe, read_recipe, shipped
-from skillfactory.tasks import base
-from skillfactory.tasks.jsonl import Jsonl
+from skillfactory.tasks import base, own
+from skillfactory.tasks.questions import make_questions, task_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -103,9 +103,43 @@ def test_shipped_recipes_are_accepted(name: str) -> None:
 def test_question_file_examples_are_accepted(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     file.write_text(block[1])
-    task = Jsonl(path=str(file), grade="number")
+    task = own.jsonl(path=str(file), grade="number")
     assert len(task.questions) == len(block[1].splitlines())
     base.check_references(task, task.questions)
+
+
+def test_own_questions_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "howto.md").read_text()
+    section = page.partition("## Your own questions")[2].partition("\n## ")[0]
+    example = _FENCE.findall(section)[:3]
+    assert [language for language, _ in example] == ["jsonl", "python", "yaml"]
+    assert sum(len(text.splitlines()) for _, text in example) == 10
+    for name, (_, text) in zip(("questions.jsonl", "estimates.py", "estimates.yaml"), example, strict=True):
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(tmp_path / "estimates.yaml")
+    made = make_questions(recipe)
+    assert sorted(question.split for question in made.rows) == ["eval"] * 100 + ["rl", "sft"]
+    task = task_of(recipe.questions.task)
+    month = next(question for question in made.rows if "month" in question.text)
+    graded = [task.grade(month, f"<answer>{text}</answer>") for text in ("30.5", "31", "a month")]
+    assert [(each.outcome, each.reason) for each in graded] == [("correct", ""), ("wrong", ""), ("wrong", "")]
+    own_rules = re.findall(r"^\| `([\w.]+)` \|", section.partition("`grade` says")[2].partition("\n\n`math`")[0], re.M)
+    assert own_rules[1:] == ["exact", "number", "math", "choice", "package.module.function"]
+
+
+def test_own_questions_tables_are_true() -> None:
+    section = (ROOT / "docs" / "howto.md").read_text().partition("`math` reads all")[2].partition("A whole recipe")[0]
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in section.splitlines() if line.startswith("| `")]
+    task = own.jsonl(path="unread", grade="math", seconds=60)
+    checked = 0
+    for reference, answers, verdict in rows:
+        question = task.make(question="?", answer=reference.strip("| `"))
+        for answer in re.findall(r"`([^`]+)`", answers.partition(";")[0]):
+            grade = task.grade(question, f"<answer>{answer}</answer>")
+            assert grade.outcome == ("correct" if verdict.startswith("right") else "wrong"), (question.answer, answer)
+            checked += 1
+    assert checked >= 15
 
 
 @pytest.mark.parametrize("command", list(commands()))

@@ -1,23 +1,29 @@
-"""The user's own questions, and the stage that makes every split."""
+"""The stage that makes every split: disjoint, checked, and reported."""
 
 import json
+import random
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from skillfactory import tasks
+from skillfactory.cli import app
 from skillfactory.errors import QuestionError, RecipeError
 from skillfactory.recipe import Recipe, TaskSpec
 from skillfactory.records import Grade, Question
 from skillfactory.store import Run
+from skillfactory.tasks import base
 from skillfactory.tasks import questions as stage
-from skillfactory.tasks.base import home
+from skillfactory.tasks.base import check_references, draw_unique, home
 from skillfactory.tasks.countdown import Countdown
-from skillfactory.tasks.jsonl import Jsonl, number
+from skillfactory.tasks.multiplication import Multiplication
+from skillfactory.tasks.overlap import check_disjoint, text_key
 from skillfactory.tasks.questions import grade, make_questions, task_of
 
 Write = Callable[..., str]
@@ -47,119 +53,6 @@ def recipe(task: dict[str, Any], sets: dict[str, Any], **counts: int) -> Recipe:
             "evaluation": {"sets": {name: {"task": spec, "n": n} for name, (spec, n) in sets.items()}},
         }
     )
-
-
-# --- jsonl
-
-GOOD = {"question": "What is 1 + 1?", "answer": "2"}
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([GOOD, '{"question": "Who?", "answer"'], r"own\.jsonl, row 2: not JSON"),
-        ([GOOD, "", '["question"]'], r"own\.jsonl, row 3: not a JSON object but a list"),
-        ([{"question": "Who?", "reply": "I"}], r"own\.jsonl, row 1: `answer` is missing or null \(it has: reply\)"),
-        ([GOOD, {"question": "Who?", "answer": None}], r"own\.jsonl, row 2: `answer` is missing or null"),
-        ([GOOD, {"question": "Who?", "answer": "  "}], r"own\.jsonl, row 2: `answer` is empty"),
-        ([GOOD, {"question": "", "answer": "2"}], r"own\.jsonl, row 2: `question` is empty"),
-        (
-            [GOOD, {"question": "Who?", "answer": ["I"]}],
-            r"own\.jsonl, row 2: `answer` must be text or a number, not a list",
-        ),
-        ([GOOD, {"question": "Who?", "answer": True}], r"row 2: `answer` must be text or a number, not true or false"),
-        ([GOOD, {**GOOD, "level": {}}], r"own\.jsonl, row 2: `level` must be text, not an object"),
-        ([GOOD, {"question": "Who?", "answer": "I"}, {**GOOD, "answer": "3"}], "row 3: the same question as in row 1"),
-        ([{"question": "Who?", "answer": "a</answer>b"}], r"own\.jsonl, row 1: `answer` holds a tag"),
-        ([{"question": "Who?", "answer": "``"}], r"own\.jsonl, row 1: the answer .* fails its own check"),
-        (['{"question": "Who?", "answer": "\\ud800"}'], r"own\.jsonl, row 1: `answer` holds half a surrogate"),
-        ([], r"own\.jsonl holds no questions"),
-        (["", "  "], r"own\.jsonl holds no questions"),
-    ],
-)
-def test_broken_files_name_the_row(write: Write, rows: list[object], message: str) -> None:
-    with pytest.raises(QuestionError, match=message):
-        Jsonl(path=write(*rows)).generate(1, 0)
-
-
-def test_files_that_cannot_be_read(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(QuestionError, match=r"nowhere\.jsonl cannot be read: No such file"):
-        Jsonl(path=str(tmp_path / "nowhere.jsonl")).generate(1, 0)
-    with pytest.raises(QuestionError, match="cannot be read: Is a directory"):
-        Jsonl(path=str(tmp_path)).generate(1, 0)
-    latin = tmp_path / "latin.jsonl"
-    latin.write_bytes(json.dumps(GOOD).encode() + b'\n{"question": "\xe4", "answer": "1"}\n')
-    with pytest.raises(QuestionError, match=r"latin\.jsonl, row 2: not UTF-8"):
-        Jsonl(path=str(latin)).generate(1, 0)
-    with pytest.raises(QuestionError, match="row 1: the answer 'two' fails its own check; give a number"):
-        Jsonl(path=write({**GOOD, "answer": "two"}), grade="number").generate(1, 0)
-    with pytest.raises(QuestionError, match="parameter `grade`"):
-        Jsonl(path="x", grade="close")
-
-
-def test_rows_are_read_as_they_are(write: Write, tmp_path: Path) -> None:
-    path = tmp_path / "marked.jsonl"  # byte order mark, Windows line ends, other columns
-    path.write_bytes(
-        b"\xef\xbb\xbf"
-        b'{"question": "a?", "answer": 1.50, "self": 1}\r\n{"question": "b?", "answer": "B", "level": "hard"}'
-    )
-    first, second = Jsonl(path=str(path)).questions
-    assert (first.answer, first.level, json.loads(first.data)) == ("1.50", "marked", {"row": 1})
-    assert (second.answer, second.level) == ("B", "hard")
-
-
-@pytest.mark.parametrize(
-    ("rule", "reference", "answer", "outcome"),
-    [
-        ("exact", "New York", " new  york. ", "correct"),
-        ("exact", "$x$", "x", "correct"),
-        ("exact", "New York", "York", "wrong"),
-        ("exact", "12", "12.0", "wrong"),
-        ("number", "1200", "1,200", "correct"),
-        ("number", "0.5", "1/2", "correct"),
-        ("number", "-3", "x = −3", "correct"),
-        ("number", "3", "$3.00", "correct"),
-        ("number", "3", "3 apples", "wrong"),
-        ("number", "12", "1,2", "wrong"),
-        ("number", "1", "1/0", "wrong"),
-    ],
-)
-def test_own_answers_are_graded(rule: str, reference: str, answer: str, outcome: str) -> None:
-    task = Jsonl(path="unread.jsonl", grade=rule)
-    question = task.make(question="?", answer=reference)
-    assert task.grade(question, f"So <answer>{answer}</answer>").outcome == outcome
-    assert task.grade(question, answer).outcome == "no_answer"
-
-
-@given(st.text(max_size=60) | st.text(alphabet="0123456789-+.,/ $=", max_size=30))
-def test_numbers_take_any_text(text: str) -> None:
-    value = number(text)
-    assert value is None or any(letter.isdigit() for letter in text)
-
-
-def test_allotted_blocks_are_disjoint_and_stable(write: Write) -> None:
-    rows = sums(300)
-    task = Jsonl(path=write(*rows))
-    dealt = task.allot({"test": 50, "sft": 150, "rl": 100, "dev": 200}, seed=1)
-    assert {name: len(questions) for name, questions in dealt.items()} == {"test": 50, "sft": 150, "rl": 100, "dev": 0}
-    assert len({q.id for questions in dealt.values() for q in questions}) == 300
-    # Neither the order of the file nor what training asks for changes the test questions.
-    turned = Jsonl(path=write(*rows[::-1], name="turned.jsonl")).allot({"test": 50, "sft": 20, "dev": 9}, seed=1)
-    assert [q.id for q in turned["test"]] == [q.id for q in dealt["test"]]
-    assert len(turned["dev"]) == 9
-    assert [q.id for q in task.allot({"test": 50}, seed=2)["test"]] != [q.id for q in dealt["test"]]
-    with pytest.raises(
-        QuestionError, match=r"has 300 questions to give, but the recipe asks for 301 \(sft 300, rl 1\)"
-    ):
-        task.allot({"sft": 300, "rl": 1}, seed=1)
-
-
-def test_generated_splits_of_a_file_are_disjoint(write: Write) -> None:
-    task = Jsonl(path=write(*sums(60)))
-    parts = [task.generate(3, 0, split) for split in ("sft", "rl", "dev", "eval")]
-    assert len({q.id for part in parts for q in part}) == 12
-    with pytest.raises(QuestionError, match=r"holds \d+ questions that belong to the dev split, 50 wanted"):
-        task.generate(50, 0, "dev")
 
 
 # --- the stage
@@ -197,7 +90,8 @@ def test_generated_questions_are_disjoint() -> None:
 def test_too_few_questions_name_the_set() -> None:
     small = {"name": "multiplication", "params": {"digits": 1}}
     with pytest.raises(
-        QuestionError, match=r"evaluation\.sets\.tiny: multiplication, 1 x 1 digits: only \d+ different"
+        QuestionError,
+        match=r"evaluation\.sets\.tiny: multiplication, 1 x 1 digits: there are only 3 different questions",
     ):
         make_questions(recipe(COUNTDOWN, {"tiny": (small, 500)}, sft=5, rl=5, dev=5))
     with pytest.raises(QuestionError, match=r"questions\.rl: multiplication"):
@@ -246,3 +140,202 @@ def test_a_verifier_that_breaks_is_not_a_wrong_answer() -> None:
     assert grade(task, question, "<answer>1+2+3</answer>").outcome == "correct"
     with pytest.raises(QuestionError, match="no parameter `name`"):
         tasks.get("countdown", name="x")
+
+
+# --- overlap
+
+
+def test_an_evaluation_file_keeps_its_questions_and_the_overlap_is_told(write: Write, tmp_path: Path) -> None:
+    train = {"name": "jsonl", "params": {"path": write(*sums(30), name="train.jsonl")}}
+    # The same questions in other words' clothing: case, spacing, Unicode forms.
+    held = [{"question": f"  what IS {i}  ＋ 1?", "answer": i + 1} for i in range(25, 35)]
+    test = {"name": "jsonl", "params": {"path": write(*held, name="test.jsonl")}}
+    given = recipe(train, {"theirs": (test, 10)}, sft=15, rl=10, dev=5)
+    with Run.open(tmp_path / "run", given) as run:
+        run.begin("questions", {}, {})
+        stage.run(given, run)
+        rows = run.stage("questions").rows(Question)
+        counts = run.stage("questions").manifest["counts"]
+    assert [counts[split] for split in ("sft", "rl", "dev", "eval")] == [15, 10, 0, 10]
+    trained = {text_key(q.text) for q in rows if q.split != "eval"}
+    assert not trained & {text_key(row["question"]) for row in held}
+    assert counts["overlap"] == 5
+    (told,) = counts["overlaps"]
+    assert (told["set"], told["questions"]) == ("theirs", 5)
+    assert told["training"].endswith("train.jsonl")
+    assert {(each["evaluation_row"], each["training_row"]) for each in told["first"]} == {
+        (i - 24, i + 1) for i in range(25, 30)
+    }
+    assert "training does without questions of an evaluation set" in (tmp_path / "run/log.jsonl").read_text("utf-8")
+
+
+def test_rows_of_one_file_are_no_overlap(write: Write) -> None:
+    own = {"name": "jsonl", "params": {"path": write(*sums(30))}}
+    made = make_questions(recipe(own, {"held_out": (own, 10)}, sft=10, rl=10, dev=0))
+    assert made.overlaps == []
+
+
+def test_generated_training_does_without_a_file_of_the_same_questions(write: Write) -> None:
+    small = {"name": "multiplication", "params": {"digits": 2}}
+    drawn = make_questions(recipe(small, {"e": (small, 1)}, sft=50, rl=50, dev=0))
+    copied = [{"question": q.text.upper(), "answer": q.answer} for q in drawn.rows if q.split == "sft"][:20]
+    theirs = {"name": "jsonl", "params": {"path": write(*copied)}}
+    made = make_questions(recipe(small, {"theirs": (theirs, 20)}, sft=50, rl=50, dev=0))
+    assert [(o.set, len(o.pairs)) for o in made.overlaps] == [("theirs", 20)]
+    assert sum(q.split == "sft" for q in made.rows) == 50
+    assert not {text_key(q.text) for q in made.rows if q.split == "sft"} & {text_key(c["question"]) for c in copied}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("What is 1 + 1?", "what  is 1 + 1?\n", True),
+        ("What is 1 + 1?\nThe answer is a number.", "What is 1 + 1?", True),
+        ("Which?\nA. cat\nB. dog\nThe answer is a letter.", "Which?\nA. dog\nB. cat", True),
+        ("Which?\nA. cat\nB. dog", "Which?\nA. cat\nB. cow", False),
+        ("What is 1 + 1?", "What is 1 + 2?", False),
+        ("The answer is what?", "The answer is why?", False),
+    ],
+)
+def test_what_counts_as_the_same_question(one: str, other: str, same: bool) -> None:
+    assert (text_key(one) == text_key(other)) is same
+
+
+def question(split: str, numbers: list[int], text: str = "", **data: Any) -> Question:
+    made = Countdown().make(numbers=numbers, target=sum(numbers))
+    return replace(made, split=split, text=text or made.text, **data)
+
+
+def test_splits_are_compared_whatever_drew_them() -> None:
+    first = question("sft", [1, 2, 3])
+    check_disjoint([first, question("sft", [1, 2, 3]), question("eval", [1, 2, 4])])
+    with pytest.raises(QuestionError, match=f"question {first.id} of the eval split is the same as {first.id} of the"):
+        check_disjoint([first, question("eval", [3, 2, 1])])
+    with pytest.raises(QuestionError, match="numbers \\[1, 2, 3\\] to make 6"):  # another id and text
+        check_disjoint([first, question("rl", [3, 2, 1], "Other words", id="0")])
+    with pytest.raises(QuestionError, match="the dev split is the same as"):
+        check_disjoint([first, question("dev", [7, 8], first.text.replace(" ", "  "))])
+
+
+class Overlapping(Countdown):
+    """Gives the same questions whatever the split."""
+
+    def generate(self, n: int, seed: int, split: str = "") -> list[Question]:
+        return super().generate(n, 0)
+
+
+def test_a_task_that_overlaps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(base._registry, "countdown", Overlapping)
+    with pytest.raises(QuestionError, match="is in both the"):
+        make_questions(recipe(COUNTDOWN, {"same": (COUNTDOWN, 5)}, sft=5, rl=5, dev=0))
+
+
+# --- how many there are
+
+
+def test_small_spaces_are_counted_exactly() -> None:
+    digits = {(a, b) for a in range(2, 10) for b in range(a, 10)}
+    task = Multiplication(digits=1)
+    assert len(task.generate(len(digits), 0)) == len(digits) == 36  # the whole space, to the last
+    with pytest.raises(QuestionError, match="there are only 36 different questions, 37 wanted"):
+        task.generate(37, 0)
+    small = Countdown(count=2, high=5)
+    pairs = [(a, b) for a in range(1, 6) for b in range(a, 6)]
+    expected = {
+        (a, b, t) for a, b in pairs for t in {a + b, a - b, b - a, a * b, *([b // a] if b % a == 0 else [])}
+        if 1 <= t <= 100
+    }  # fmt: skip
+    made = small.generate(len(expected), 3)
+    check_references(small, made)
+    with pytest.raises(QuestionError, match=f"there are only {len(expected)} different questions, 999 wanted"):
+        small.generate(999, 3)
+    splits = [len(_all_of(small, split)) for split in base.SHARES]
+    assert sum(splits) == len(expected)
+
+
+def _all_of(task: Any, split: str) -> list[Question]:
+    return [each for each in task._every() if home(each.id) == split]
+
+
+def test_where_they_cannot_be_listed_it_says_how_many_were_found() -> None:
+    def draw(rng: random.Random) -> Question:
+        return Countdown().make(numbers=[rng.randint(1, 9), 1], target=1)
+
+    with pytest.raises(
+        QuestionError, match=r"it: only 9 different questions found \(there may be a few more\), 10 wan"
+    ):
+        draw_unique(draw, 10, random.Random(0), "", "it", misses=500)
+
+
+# --- the manifest, progress and bad input
+
+
+def test_the_manifest_says_where_questions_come_from(tmp_path: Path) -> None:
+    letters = {"name": "letter_countdown"}
+    made = make_questions(recipe(COUNTDOWN, {"letters": (letters, 5)}, sft=5, rl=5, dev=0))
+    assert set(made.sources) == {"letter_countdown"}
+    assert "Hunspell" in made.sources["letter_countdown"]["dictionary"]
+
+
+def test_progress_is_shown_when_it_takes_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = recipe(COUNTDOWN, {"same": (COUNTDOWN, 7)}, sft=6, rl=5, dev=4)
+    for name, quiet in (("quick", 2.0), ("slow", -1.0)):
+        monkeypatch.setattr(stage, "QUIET", quiet)
+        with Run.open(tmp_path / name, given) as run:
+            run.begin("questions", {}, {})
+            stage.run(given, run)
+        told = capfd.readouterr().err
+        assert told == ("" if quiet > 0 else told)
+    assert "questions: 22 / 22 questions" in told
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "message"),
+    [
+        ("q.jsonl", ['{"question": "a?", "answer": "1"}', '{"question": "b?"}'], "q.jsonl, row 2: `answer` is missing"),
+        ("q.jsonl", ['{"question": "a?", "answer": null}'], "q.jsonl, row 1: `answer` is missing or null"),
+        ("q.jsonl", [], "q.jsonl holds no questions"),
+        ("q.jsonl", ['{"question": "a?", "answer": "1"}'] * 2, "q.jsonl, row 2: the same question as in row 1"),
+        (
+            "q.jsonl",
+            ['{"question": "a?", "answer": "1", "id": "x"}', '{"question": "b?", "answer": "1", "id": "x"}'],
+            "q.jsonl, row 2: the same `id` as in row 1",
+        ),
+        ("q.jsonl", ['{"question": "a?", "answer": "one"}'], "row 1: the answer 'one' fails its own check"),
+        ("none.jsonl", None, "none.jsonl cannot be read: No such file"),
+        ("q.csv", ["question,reply", "a?,1"], "q.csv"),
+        ("q.parquet", ["no parquet"], "q.parquet"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, lines: list[str] | None, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if lines is not None:
+        Path(file).write_text("".join(f"{line}\n" for line in lines))
+    params = f"{{path: {file}, grade: number}}"
+    Path("r.yaml").write_text(
+        f"name: t\nquestions: {{task: {{name: {file.partition('.')[2]}, params: {params}}}, sft: 1, rl: 1, dev: 0}}\n"
+        "evaluation: {sets: {e: {task: {name: countdown}, n: 2}}}\n"
+    )
+    done = CliRunner().invoke(app, ["run", "r.yaml", "--until", "questions"])
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_bad_input_prints_no_traceback_in_a_real_process(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "name: t\nquestions: {task: {name: multiplication, params: {digits: 1}}, sft: 900, rl: 1, dev: 0}\n"
+        "evaluation: {sets: {e: {task: {name: countdown}, n: 2}}}\n"
+    )
+    command = [sys.executable, "-m", "skillfactory", "run", "r.yaml", "--until", "questions"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "Error: questions.sft: multiplication, 1 x 1 digits: there are only 21 different questions for the sft split, "
+        "900 wanted; ask for fewer or widen the task's settings.\n"
+    )

@@ -1,6 +1,20 @@
 """Where questions come from and how answers are graded: one file a task."""
 
-from skillfactory.tasks import countdown, jsonl, multiplication
+from skillfactory.tasks import acronym, countdown, hub, letter_countdown, multiplication, own, reasoning_gym
 from skillfactory.tasks.base import Task, get, home, levels, names, register
 
-__all__ = ["Task", "countdown", "get", "home", "jsonl", "levels", "multiplication", "names", "register"]
+__all__ = [
+    "Task",
+    "acronym",
+    "countdown",
+    "get",
+    "home",
+    "hub",
+    "letter_countdown",
+    "levels",
+    "multiplication",
+    "names",
+    "own",
+    "reasoning_gym",
+    "register",
+]

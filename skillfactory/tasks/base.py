@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any, Protocol
 
@@ -15,7 +16,12 @@ _HOMES = [split for split, share in SHARES.items() for _ in range(share)]
 
 
 class Task(Protocol):
-    """Questions of one kind, and the verifier of their answers."""
+    """Questions of one kind, and the verifier of their answers.
+
+    A task may also have: `example() -> Question`, for the list of tasks where `generate` would need a file or the
+    network; `facts() -> dict`, what its questions come from, for the manifest; and `slow_checks = True`, where `grade`
+    waits for another process, so that several are worth grading at once.
+    """
 
     name: str
     level: str
@@ -37,14 +43,25 @@ Levels = Mapping[str, Mapping[str, Any]]  # a level's label -> the parameters th
 
 _registry: dict[str, Callable[..., Task]] = {}
 _levels: dict[str, Levels] = {}
+_families: set[str] = set()
+
+# Told of every question that is drawn or checked, so that a stage can show how far it is.
+progress: ContextVar[Callable[[int], object]] = ContextVar("progress", default=lambda n: None)
 
 
-def register(name: str, levels: Levels | None = None) -> Callable[[Callable[..., Task]], Callable[..., Task]]:
-    """Class decorator: make a task known as `name`, with the levels that `skillfactory tasks` lists."""
+def register(
+    name: str, levels: Levels | None = None, family: bool = False
+) -> Callable[[Callable[..., Task]], Callable[..., Task]]:
+    """Class decorator: make a task known as `name`, with the levels that `skillfactory tasks` lists.
+
+    A family is many tasks `name:MEMBER`; its factory takes the member's name first.
+    """
 
     def add(factory: Callable[..., Task]) -> Callable[..., Task]:
         _registry[name] = factory
         _levels[name] = levels or {}
+        if family:
+            _families.add(name)
         return factory
 
     return add
@@ -62,11 +79,19 @@ def names() -> list[str]:
 
 def get(name: str, /, **params: Any) -> Task:
     """The task of that name with these parameters. Raises QuestionError for an unknown name or parameter."""
+    family, _, member = name.partition(":")
+    if family in _families:
+        return _registry[family](member, **params)
     if name not in _registry:
         near = get_close_matches(name, _registry, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(names())}."
         raise QuestionError(f"Unknown task `{name}`; {hint}")
     return _registry[name](**params)
+
+
+def factory(name: str) -> Callable[..., Task]:
+    """What makes the tasks of a registered name."""
+    return _registry[name]
 
 
 def home(question_id: str) -> str:
@@ -75,27 +100,44 @@ def home(question_id: str) -> str:
 
 
 def draw_unique(
-    draw: Callable[[random.Random], Question | None], n: int, rng: random.Random, split: str, what: str
+    draw: Callable[[random.Random], Question | None],
+    n: int,
+    rng: random.Random,
+    split: str,
+    what: str,
+    *,
+    every: Callable[[], Iterable[Question] | None] = lambda: None,
+    misses: int = 20_000,
 ) -> list[Question]:
-    """Draw until there are `n` different questions at home in `split`; gives up after many misses in a row.
+    """Draw until there are `n` different questions at home in `split`.
 
+    After `misses` draws in a row that gave nothing new the rest is taken from `every`: all questions of these settings,
+    where they are few enough to list, or None. Raises QuestionError saying how many there are, where not enough.
     `draw` returns None for a draw that does not fit the task's settings.
     """
     found: dict[str, Question] = {}
-    misses = 0
-    while len(found) < n:
+    tell = progress.get()
+    missed = 0
+    while len(found) < n and missed < misses:
         question = draw(rng)
         if question is None or question.id in found or (split and home(question.id) != split):
-            misses += 1
-            if misses > 20_000:
-                raise QuestionError(
-                    f"{what}: only {len(found)} different questions found{f' for the {split} split' if split else ''}, "
-                    f"{n} wanted; ask for fewer or widen the task's settings."
-                )
+            missed += 1
             continue
-        misses = 0
+        missed = 0
         found[question.id] = question
-    return list(found.values())
+        tell(1)
+    if len(found) < n:
+        listed = every()
+        for question in listed or ():
+            if not split or home(question.id) == split:
+                found.setdefault(question.id, question)
+        where = f" for the {split} split" if split else ""
+        if len(found) < n:
+            number = f"there are only {len(found):,} different questions{where}"
+            if listed is None:
+                number = f"only {len(found):,} different questions found{where} (there may be a few more)"
+            raise QuestionError(f"{what}: {number}, {n:,} wanted; ask for fewer or widen the task's settings.")
+    return list(found.values())[:n]
 
 
 def check_references(task: Task, questions: Iterable[Question]) -> None:

@@ -3,40 +3,67 @@
 The paper takes SFT and RL questions from disjoint parts of one level, and evaluates on that level, harder ones and
 other tasks. Splits are disjoint by content: a generated question is at home in one split by its hash, whatever seed or
 level drew it; the user's own are dealt out. Every method gets the same questions, also those that need no SFT data.
+
+Training does without what an evaluation set holds, also where that came from another file or data set, and the manifest
+says how much that was. At the end the splits are compared once more, whatever drew them.
 """
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from skillfactory import seeds
 from skillfactory.errors import QuestionError, RecipeError
 from skillfactory.recipe import Recipe, TaskSpec
 from skillfactory.records import Grade, Question
-from skillfactory.tasks.base import Task, check_references, get
+from skillfactory.tasks import deadline
+from skillfactory.tasks.base import Task, check_references, get, progress
+from skillfactory.tasks.overlap import Overlap, check_disjoint, overlaps
 
 if TYPE_CHECKING:
-    from skillfactory.store import Run
+    from skillfactory.store import Run, Stage
 
 SPLITS = ("sft", "rl", "dev")
+SHARD = 20_000  # questions of one shard, for memory
+QUIET = 2.0  # seconds before progress is shown
 
 
 @runtime_checkable
 class Pool(Protocol):
-    """A task with a given stock of questions, such as a file: it deals them out itself."""
+    """A task with a given stock of questions, such as a file: it deals them out itself.
+
+    It also has the whole stock as `questions`; where that is too large to look through, it says so by `lazy = True`.
+    """  # `questions` is no part of the protocol: isinstance() would read the whole stock to see whether it is there
 
     def allot(self, counts: dict[str, int], seed: int, exclude: Collection[str] = ()) -> dict[str, list[Question]]:
-        """Disjoint questions for each name; see Jsonl.allot."""
+        """Disjoint questions for each name, none with an id in `exclude`; see pool.allot."""
         ...
+
+
+class Wanted(NamedTuple):
+    """`n` questions of a task, to be used in a split."""
+
+    spec: TaskSpec
+    n: int
+    split: str
 
 
 @dataclass(frozen=True)
 class Made:
-    """All questions, each once and with its split, and which belong to `dev` and to each evaluation set."""
+    """All questions, each once and with its split, and which belong to `dev` and to each evaluation set.
+
+    `sources` says where they come from, for tasks that know: {task: facts}.
+    """
 
     rows: list[Question]
     sets: dict[str, list[str]]
+    sources: dict[str, Any] = field(default_factory=dict)
+    overlaps: list[Overlap] = field(default_factory=list)
 
 
 def task_of(spec: TaskSpec) -> Task:
@@ -52,71 +79,159 @@ def grade(task: Task, question: Question, text: str) -> Grade:
         return Grade("no_answer", reason="check_failed")
 
 
+def is_slow(task: Task) -> bool:
+    """Whether the task's checks wait for other processes, so that several are worth making at once."""
+    return bool(getattr(task, "slow_checks", False))
+
+
+def grade_all(task: Task, completions: Sequence[tuple[Question, str]]) -> list[Grade]:
+    """The grade of each completion; several checks at once where they wait for other processes (`slow_checks`)."""
+    if len(completions) < 2 or not is_slow(task):
+        return [grade(task, question, text) for question, text in completions]
+    with ThreadPoolExecutor(deadline.WORKERS) as threads:
+        return list(threads.map(lambda each: grade(task, *each), completions))
+
+
 def make_questions(recipe: Recipe) -> Made:
     """The recipe's questions. Raises QuestionError where there are too few, or a reference fails its own check."""
-    wanted: dict[str, tuple[TaskSpec, int]] = {
-        split: (recipe.questions.task, getattr(recipe.questions, split)) for split in SPLITS
-    }
-    # Evaluation sets come before the splits that train, so that a question file's test rows stay what they are
-    # when the recipe asks for more or fewer training questions.
-    sets = {f"evaluation.sets.{name}": (spec.task, spec.n) for name, spec in recipe.evaluation.sets.items()}
     if "dev" in recipe.evaluation.sets:
         raise RecipeError("evaluation.sets: `dev` is the name of the development split; choose another name.")
-    homes: dict[str, str] = {f"evaluation.sets.{name}": spec.split for name, spec in recipe.evaluation.sets.items()}
-    homes |= {split: split for split in SPLITS}
-    found = _all(recipe.seed, sets | wanted, homes)
-
+    deal = _Deal(recipe.seed, _wanted(recipe))
+    deal.run()
     rows: dict[str, Question] = {}
-    for name, (spec, _) in (wanted | sets).items():
-        split = homes[name]
-        check_references(task_of(spec), found[name])
-        for question in found[name]:
+    for name, (spec, _, split) in deal.wanted.items():
+        _check(deal.task(spec), deal.found[name])
+        for question in deal.found[name]:
             other = rows.setdefault(question.id, replace(question, level=spec.level or question.level, split=split))
             if other.split != split:
                 raise QuestionError(
                     f"Task `{spec.name}`: question {question.id} is in both the {other.split} and the {split} split; "
                     "its `generate` must give only questions at home in the split asked for."
                 )
-    ids = {name: [question.id for question in found[name]] for name in found}
-    named = {name: ids[f"evaluation.sets.{name}"] for name in recipe.evaluation.sets}
-    return Made(list(rows.values()), {"dev": ids["dev"], **named})
+    check_disjoint(rows.values())
+    sets = {name: [q.id for q in questions] for name, questions in deal.found.items() if name not in ("sft", "rl")}
+    return Made(list(rows.values()), {_set(name): ids for name, ids in sets.items()}, deal.sources(), deal.overlaps)
 
 
-def _all(seed: int, wanted: dict[str, tuple[TaskSpec, int]], homes: dict[str, str]) -> dict[str, list[Question]]:
-    """The questions of every name in `wanted`, at home in its split; evaluation sets of different specs share none."""
-    found: dict[str, list[Question]] = {}
-    owner: dict[str, TaskSpec] = {}
-    pools: dict[str, dict[str, int]] = {}
-    for name, (spec, n) in wanted.items():
-        if isinstance(task_of(spec), Pool):
-            pools.setdefault(_key(spec), {})[name] = n
-            continue
-        split = homes[name]
-        taken = {question_id for question_id, other in owner.items() if other != spec}
-        try:
-            found[name] = _draw(task_of(spec), n, seeds.derive(seed, "questions", name), split, taken)
-        except QuestionError as error:
-            raise QuestionError(f"{f'questions.{name}' if name in SPLITS else name}: {error}") from error
-        if name not in SPLITS:
-            owner |= {question.id: spec for question in found[name]}
-    # A file that is for evaluation alone is dealt out first; then training does without the questions it holds.
-    for counts in sorted(pools.values(), key=lambda counts: "sft" in counts):
-        pool = task_of(wanted[next(iter(counts))][0])
-        assert isinstance(pool, Pool)
-        taken = {question.id for questions in found.values() for question in questions}
-        found |= pool.allot(counts, seeds.derive(seed, "questions"), taken)
-    return found
+def _check(task: Task, questions: list[Question]) -> None:
+    """Every reference passes its own check; several at once where they wait for other processes."""
+    if not getattr(task, "slow_checks", False):
+        check_references(task, questions)
+        return
+    with ThreadPoolExecutor(deadline.WORKERS) as threads:
+        list(threads.map(lambda question: check_references(task, [question]), questions))
 
 
-def _draw(task: Task, n: int, seed: int, split: str, taken: set[str]) -> list[Question]:
-    """`n` questions of a split, none of which is taken."""
-    asked = n
-    while True:
-        drawn = task.generate(asked, seed, split) if asked else []
-        free = [question for question in drawn if question.id not in taken]
-        if len(free) >= n:
-            return free[:n]
-        asked += n - len(free)
+def _wanted(recipe: Recipe) -> dict[str, Wanted]:
+    """What a recipe asks for, by the key that asks: the splits, then the evaluation sets."""
+    splits = {name: Wanted(recipe.questions.task, getattr(recipe.questions, name), name) for name in SPLITS}
+    sets = recipe.evaluation.sets
+    return splits | {
+        f"evaluation.sets.{name}": Wanted(sets[name].task, sets[name].n, sets[name].split) for name in sets
+    }
+
+
+def _set(key: str) -> str:
+    return key.removeprefix("evaluation.sets.")
+
+
+@dataclass
+class _Deal:
+    """The questions of every name in `wanted`, found one after the other."""
+
+    seed: int
+    wanted: dict[str, Wanted]
+    found: dict[str, list[Question]] = field(default_factory=dict)
+    overlaps: list[Overlap] = field(default_factory=list)
+    _tasks: dict[str, Task] = field(default_factory=dict)
+
+    def task(self, spec: TaskSpec) -> Task:
+        """One task for all that draw on the same stock."""
+        return self._tasks.setdefault(_key(spec), task_of(spec))
+
+    def run(self) -> None:
+        """Find evaluation sets first, then training questions that are in none of them.
+
+        A file gives its test rows before its training rows, so that they stay what they are when the recipe asks for
+        more or fewer training questions.
+        """
+        pools: dict[str, list[str]] = {}
+        generated = []
+        for name in sorted(self.wanted, key=lambda name: name in SPLITS):
+            spec = self.wanted[name].spec
+            if isinstance(self.task(spec), Pool):
+                pools.setdefault(_key(spec), []).append(name)
+            else:
+                generated.append(name)
+        for name in generated:
+            if name not in SPLITS:
+                self._generate(name)
+        for names in sorted(pools.values(), key=lambda names: "sft" in names):
+            self._allot(names)
+        for name in generated:
+            if name in SPLITS:
+                self._generate(name)
+
+    def sources(self) -> dict[str, Any]:
+        """{task: what its questions come from}, for tasks that say so; with its parameters where two have one name."""
+        telling = {key: task for key, task in self._tasks.items() if hasattr(task, "facts")}
+        times = Counter(task.name for task in telling.values())
+        return {
+            task.name if times[task.name] == 1 else f"{task.name} {json.dumps(json.loads(key)[1])}": task.facts()
+            for key, task in telling.items()
+        }
+
+    def _generate(self, name: str) -> None:
+        """Questions at home in the split; none that an evaluation set of another task or level holds."""
+        spec, n, split = self.wanted[name]
+        task = self.task(spec)
+        taken = {q.id for other, held in self._sets().items() if self.wanted[other].spec != spec for q in held}
+        apart = {_set(other): held for other, held in self._sets().items() if self.wanted[other].split != split}
+        seed, asked = seeds.derive(self.seed, "questions", name), n
+        while True:
+            try:
+                drawn = task.generate(asked, seed, split) if asked else []
+            except QuestionError as error:
+                raise QuestionError(f"{f'questions.{name}' if name in SPLITS else name}: {error}") from error
+            same = overlaps(task.name, drawn, apart) if name in SPLITS else []
+            refused = taken.union(theirs.id for overlap in same for _, theirs in overlap.pairs)
+            free = [question for question in drawn if question.id not in refused]
+            if len(free) >= n:
+                self.found[name] = free[:n]
+                self.overlaps += same
+                return
+            asked += n - len(free)
+
+    def _allot(self, names: list[str]) -> None:
+        """Questions of one stock for all that draw on it."""
+        spec = self.wanted[names[0]].spec
+        task = self.task(spec)
+        assert isinstance(task, Pool)
+        counts = {name: self.wanted[name].n for name in names}
+        seed = seeds.derive(self.seed, "questions")
+        exclude = {question.id for questions in self.found.values() for question in questions}
+        sets = {_set(name): held for name, held in self._sets().items()} if "sft" in names else {}
+        met = [] if getattr(task, "lazy", False) or not sets else list(task.questions)  # type: ignore[attr-defined]
+        while True:
+            same = overlaps(source_of(task), met, sets)
+            exclude |= {theirs.id for overlap in same for _, theirs in overlap.pairs}
+            dealt = task.allot(counts, seed, exclude)
+            new = [question for questions in dealt.values() for question in questions]
+            if not overlaps("", new, sets):
+                break
+            met += new
+        self.overlaps += same
+        self.found |= dealt
+        progress.get()(len(new))
+
+    def _sets(self) -> dict[str, list[Question]]:
+        """The evaluation sets found so far."""
+        return {name: questions for name, questions in self.found.items() if name not in SPLITS}
+
+
+def source_of(task: Task) -> str:
+    """The file or data set of a task, or its name."""
+    return str(getattr(task, "source", "") or getattr(getattr(task, "params", None), "path", "") or task.name)
 
 
 def _key(spec: TaskSpec) -> str:
@@ -127,11 +242,39 @@ def _key(spec: TaskSpec) -> str:
 def run(recipe: Recipe, run: "Run") -> None:
     """Write the questions (split in each row) and `sets.json`: {"dev" or name of an evaluation set: [question ids]}."""
     stage = run.stage("questions")
-    made = make_questions(recipe)
+    with _shown(stage, sum(wanted.n for wanted in _wanted(recipe).values())):
+        made = make_questions(recipe)
     kept = {question.id for question in stage.rows(Question)}  # of a run that was interrupted here
-    stage.append([question for question in made.rows if question.id not in kept])
+    new = [question for question in made.rows if question.id not in kept]
+    for start in range(0, len(new), SHARD):
+        stage.append(new[start : start + SHARD])
     stage.write_json("sets.json", made.sets)
     if (got := len(made.sets["dev"])) < recipe.questions.dev:
         run.log("questions", "fewer dev questions than asked for", asked=recipe.questions.dev, got=got)
-    counts = {split: sum(question.split == split for question in made.rows) for split in (*SPLITS, "eval")}
-    stage.finish(**counts, sets={name: len(ids) for name, ids in made.sets.items()})
+    for overlap in made.overlaps:
+        run.log("questions", "training does without questions of an evaluation set", **overlap.facts())
+    counts: dict[str, Any] = {split: sum(q.split == split for q in made.rows) for split in (*SPLITS, "eval")}
+    if made.overlaps:
+        counts["overlap"] = sum(len(overlap.pairs) for overlap in made.overlaps)
+        counts["overlaps"] = [overlap.facts() for overlap in made.overlaps]
+    stage.finish(**counts, sets={name: len(ids) for name, ids in made.sets.items()}, sources=made.sources)
+
+
+@contextmanager
+def _shown(stage: "Stage", total: int) -> Iterator[None]:
+    """Show how many questions there are, once it has taken a while."""
+    start, done = time.monotonic(), 0
+    with ExitStack() as stack:
+        advance: Any = None
+
+        def tell(n: int) -> None:
+            nonlocal advance, done
+            done += n
+            if advance:
+                advance(n)
+            elif time.monotonic() - start > QUIET:
+                advance = stack.enter_context(stage.track(total, "questions", done))
+
+        token = progress.set(tell)
+        stack.callback(progress.reset, token)
+        yield
