@@ -17,16 +17,19 @@ from skillfactory.curation.prompts import load_prompts
 from skillfactory.curation.reflections import verdict_of
 from skillfactory.engines.base import Request, SamplingParams
 from skillfactory.records import Message, Question
+from skillfactory.tasks.acronym import Acronym
 from skillfactory.tasks.answers import extract_answer
 from skillfactory.tasks.arithmetic import parse
 from skillfactory.tasks.base import Task, home
 from skillfactory.tasks.countdown import Countdown, random_expression
+from skillfactory.tasks.letter_countdown import LetterCountdown
 from skillfactory.tasks.multiplication import Multiplication
-from skillfactory.tasks.questions import task_of
+from skillfactory.tasks.questions import Pool, task_of
 from skillfactory.tiny import FOLDER
 from skillfactory.tiny.world import _CHECKS, _MATCH, _NO_MATCH, World, notes, steps_of
 
 DIALOGUES = 5000
+TASKS = ("countdown", "multiplication", "letter_countdown", "acronym")
 TRACE_TAG = re.compile(r"</?(?:sample|reflect|think)>", re.IGNORECASE)
 VERDICT = re.compile(r"</?verdict>", re.IGNORECASE)
 # Words of starting over, checking or doubting: none has a place in a single attempt.
@@ -35,6 +38,7 @@ SECOND_THOUGHTS = re.compile(
     r"start over|go back|instead|does not match|retry)\b",
     re.IGNORECASE,
 )
+LISTED = r"the words are: [a-z, ]+\.|<answer>[a-z ]+</answer>"  # an acronym's words may be any
 ALLOWED = ("To say it again:", "Plan: take one number after another.")  # of the question, and of its numbers
 
 
@@ -61,6 +65,10 @@ def question_in(text: str) -> tuple[Task, Question]:
     if product := re.search(r"What is (\d+) \* (\d+) \?", text):
         a, b = map(int, product.groups())
         return Multiplication(digits=len(str(a)), digits_b=len(str(b))), Multiplication().make(a=a, b=b)
+    if letters := re.search(r"Letters: ([a-z, ]+)\.\nMake an English word of (\d+)", text):
+        return LetterCountdown(), LetterCountdown().make(letters=letters[1].split(", "), length=int(letters[2]))
+    if listed := re.search(r"Words: ([a-z, ]+)\.\nChoose (\d+) of them", text):
+        return Acronym(), Acronym().make(words=listed[1].split(", "), length=int(listed[2]))
     found = re.search(r"Use the numbers ([\d, ]+) to make (-?\d+)\.", text)
     assert found, text
     numbers = [int(number) for number in found[1].split(",")]
@@ -70,6 +78,11 @@ def question_in(text: str) -> tuple[Task, Question]:
 
 
 # --- the world
+
+
+def test_every_task_comes_in_both_kinds_of_dialogue() -> None:
+    seen = {(question_in(d[-2]["content"])[1].task, asked_to_judge(d)) for d in dialogues()}
+    assert seen == {(kind, judged) for kind in TASKS for judged in (False, True)}
 
 
 def test_both_kinds_of_dialogue_come_in_every_style() -> None:
@@ -94,7 +107,7 @@ def test_no_attempt_tries_twice_or_checks_itself() -> None:
         assert not VERDICT.search(attempt), attempt
         held = [phrase for phrase in [*banks, *judgements] if phrase.casefold() in attempt.casefold()]
         assert not held, (attempt, held)
-        plain = attempt
+        plain = re.sub(LISTED, "", attempt)
         for opening in ALLOWED:
             plain = plain.removeprefix(opening)
         assert not SECOND_THOUGHTS.search(plain), attempt
@@ -162,6 +175,8 @@ def test_no_recipes_questions_are_in_the_world(name: str) -> None:
     asked = {question_in(dialogue[-2]["content"])[1].id for dialogue in dialogues()}
     specs = [recipe.questions.task, *(each.task for each in recipe.evaluation.sets.values())]
     for spec in specs:
+        if isinstance(task_of(spec), Pool):  # published elsewhere, and nothing that the world could write
+            continue
         for split in ("sft", "rl", "dev", "eval"):
             drawn = task_of(spec).generate(10, 1, split)
             assert not asked & {question.id for question in drawn}
@@ -232,6 +247,8 @@ def test_numbers_tags_and_phrases_are_one_token_each(tiny_tokenizer: object) -> 
               "Let me try again."]  # fmt: skip
     for piece in pieces:
         assert len(tiny_tokenizer(piece)["input_ids"]) == 1, piece  # type: ignore[operator]
+    for piece in ["<answer>stop</answer>", "<answer>say ten off pick</answer>"]:  # words are spelled, not looked up
+        assert len(tiny_tokenizer(piece)["input_ids"]) == len(piece) - len("<answer></answer>") + 2  # type: ignore[operator]
     text = "<answer>7 + 12 - 3</answer>"
     assert len(tiny_tokenizer(text)["input_ids"]) == 7  # type: ignore[operator]
 

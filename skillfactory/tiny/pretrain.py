@@ -144,13 +144,17 @@ def train(model: Any, tokenizer: Any, stage: Stage, out: Path, scale: float) -> 
     )
 
 
-def main(out: Path, scale: float = typer.Option(1.0, help="Share of the full number of steps, for trials.")) -> None:
+def main(
+    out: Path,
+    scale: float = typer.Option(1.0, help="Share of the full number of steps, for trials."),
+    threads: int = typer.Option(2, help="Torch threads; two are faster only where nothing else runs."),
+) -> None:
     """Pretrain the tiny base into OUT/model."""
     import torch
 
     from skillfactory.engines.attention import register
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     tokenizer = make_tokenizer()
     model = make_model()
     model.config._attn_implementation = register()

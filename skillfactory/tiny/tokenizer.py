@@ -24,6 +24,10 @@ PIECES = (
 )
 
 
+# Letters and words that a question lists or an answer holds: they stay bytes, so that words can be spelled.
+SPELLED = r" ?[a-z][.,]?|(?: ?[a-z]{3,8})+[.,]|[a-z]{3,8}(?: [a-z]{3,8})*"
+
+
 def build(texts: Iterable[str], phrases: Iterable[str], size: int = 1024) -> Any:
     """A `PreTrainedTokenizerFast` over the pieces of `texts`, then those of `phrases`, padded to `size` tokens.
 
@@ -44,7 +48,7 @@ def build(texts: Iterable[str], phrases: Iterable[str], size: int = 1024) -> Any
     counted: Counter[str] = Counter()
     for text in texts:
         counted.update(re.findall(PIECES, text))
-    world = sorted(piece for piece, times in counted.items() if times > 1 and not re.fullmatch(r" ?-?\d+", piece))
+    world = sorted(p for p, times in counted.items() if times > 1 and not re.fullmatch(rf" ?-?\d+|{SPELLED}", p))
     more = sorted({piece for phrase in phrases for piece in re.findall(PIECES, phrase)})
     more += [f"{before}{tag}{after}" for tag in TAGS[4:] for before in ("", "\n") for after in ("", "\n")]
     vocabulary = dict.fromkeys(

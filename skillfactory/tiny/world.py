@@ -10,22 +10,30 @@ import random
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 from skillfactory.curation.prompts import Prompts, load_prompts
 from skillfactory.records import Message, Question
-from skillfactory.tasks.base import home
+from skillfactory.tasks import words
+from skillfactory.tasks.acronym import Acronym
+from skillfactory.tasks.base import Task, home
 from skillfactory.tasks.countdown import Countdown, random_expression
+from skillfactory.tasks.letter_countdown import LetterCountdown
 from skillfactory.tasks.multiplication import Multiplication
 
-AIMED = {"signs": 0.04, "countdown": 0.5, "multiplication": 0.7}  # share of attempts that reach the answer on purpose
+KINDS = {"signs": 0.64, "countdown": 0.11, "multiplication": 0.08, "letter_countdown": 0.09, "acronym": 0.08}
+# Share of attempts that reach the answer on purpose.
+AIMED = {"signs": 0.04, "countdown": 0.5, "multiplication": 0.7, "letter_countdown": 0.9, "acronym": 0.9}
 JUDGED_CORRECT = 0.45  # share of judged attempts that are right
-KINDS = {"signs": 0.72, "countdown": 0.16, "multiplication": 0.12}
-REFLECTIONS = 0.55  # share of dialogues that judge an attempt
+REFLECTIONS = {"letter_countdown": 0.3, "acronym": 0.3}  # share of dialogues that judge an attempt
+USUAL_REFLECTIONS = 0.55
 
 _SIGNS = {count: Countdown(count=count, high=19, operators="+-", in_order=True) for count in (3, 4, 5, 6)}
 _SIGN_COUNTS = [3, 4, 5, 5, 5, 5, 6, 6]
 _COUNTDOWN = Countdown(count=3, high=19, target_high=60)
 _MULTIPLICATION = Multiplication(digits=2, digits_b=1)
+_LETTERS = LetterCountdown(length=4, extra=2, common=150)
+_ACRONYM = Acronym(length=4, extra=3, common=150, listed=300)
 
 _OPENINGS = {
     "original": ["I will try this one.", "Let me think step by step.", "My choice is this.", "I settle on this one."],
@@ -42,6 +50,10 @@ _MATCH = ["That is right.", "It matches.", "So the attempt is right."]
 _NO_MATCH = ["That is wrong.", "It does not match.", "So the attempt is wrong."]
 
 
+Draw = Callable[[random.Random], Question | None]
+Wrong = Callable[[Question, random.Random], str]
+
+
 class World:
     """An endless, seeded source of dialogues."""
 
@@ -55,7 +67,7 @@ class World:
         kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
         question, working = self._question(kind)
         variant = rng.choice(list(_OPENINGS))
-        if rng.random() >= REFLECTIONS:
+        if rng.random() >= REFLECTIONS.get(kind, USUAL_REFLECTIONS):
             answer = working(rng.random() < AIMED[kind])
             messages = self.prompts.attempt(variant, question.text)
             return [*messages, {"role": "assistant", "content": _attempt(kind, variant, question, answer, rng)}]
@@ -68,11 +80,12 @@ class World:
         """A question at home in "pretrain", and a function that gives a right or a random answer to it."""
         rng = self.rng
         while True:
-            if kind == "multiplication":
-                drawn = _MULTIPLICATION._draw(rng)
-                if home(drawn.id) != "pretrain":
+            if kind in _OTHERS:
+                draw, wrong = _OTHERS[kind]
+                drawn = draw(rng)
+                if drawn is None or home(drawn.id) != "pretrain":
                     continue
-                return drawn, partial(_product, int(drawn.answer), rng)
+                return drawn, partial(_aimed, drawn, wrong, rng)
             task = _SIGNS[rng.choice(_SIGN_COUNTS)] if kind == "signs" else _COUNTDOWN
             found = task._draw(rng)
             if found is None or home(found.id) != "pretrain":
@@ -93,11 +106,35 @@ class World:
                 return found, working
 
 
-def _product(number: int, rng: random.Random, aimed: bool) -> str:
-    """The product, or a wrong one near it."""
-    if aimed:
-        return str(number)
-    return str(max(1, number + rng.choice([-1, 1]) * rng.choice([1, 2, 3, 10, 20, 9])))
+def _aimed(question: Question, wrong: Wrong, rng: random.Random, aimed: bool) -> str:
+    """The question's answer, or what `wrong` makes (which may be right by chance)."""
+    return question.answer if aimed else wrong(question, rng)
+
+
+def _wrong_product(question: Question, rng: random.Random) -> str:
+    """A number near the product."""
+    return str(max(1, int(question.answer) + rng.choice([-1, 1]) * rng.choice([1, 2, 3, 10, 20, 9])))
+
+
+def _wrong_word(question: Question, rng: random.Random) -> str:
+    """A common word whatever the letters, or the letters in any order."""
+    data = json.loads(question.data)
+    if rng.random() < 0.5:
+        return rng.choice(words.common(data["length"], data["length"], _LETTERS.params.common))
+    return "".join(rng.sample(data["letters"], data["length"]))
+
+
+def _wrong_choice(question: Question, rng: random.Random) -> str:
+    """Words of the list in any order."""
+    data = json.loads(question.data)
+    return " ".join(rng.sample(data["words"], data["length"]))
+
+
+_OTHERS: dict[str, tuple[Draw, Wrong]] = {
+    "multiplication": (_MULTIPLICATION._draw, _wrong_product),
+    "letter_countdown": (_LETTERS._draw, _wrong_word),
+    "acronym": (_ACRONYM._draw, _wrong_choice),
+}
 
 
 def _attempt(kind: str, variant: str, question: Question, answer: str, rng: random.Random) -> str:
@@ -106,12 +143,9 @@ def _attempt(kind: str, variant: str, question: Question, answer: str, rng: rand
     data = json.loads(question.data)
     closing = f"\n<answer>{answer}</answer>"
     if variant == "rephrase":
-        restated = (
-            f"what is {data['a']} * {data['b']} ?"
-            if kind == "multiplication"
-            else f"make {data['target']} of {', '.join(map(str, data['numbers']))}."
-        )
-        return f"{opening} {restated}{closing}"
+        return f"{opening} {_restated(kind, data)}{closing}"
+    if kind == "acronym":
+        return opening + (f" {_spelled(kind, answer)}." if variant != "alternatively" else "") + closing
     if kind == "multiplication":
         a, b, tens = data["a"], data["b"], data["a"] // 10 * 10
         middle = f" {a} * {b} = {tens * b} + {(a - tens) * b} = {answer}."
@@ -121,6 +155,19 @@ def _attempt(kind: str, variant: str, question: Question, answer: str, rng: rand
     return opening + closing
 
 
+def _restated(kind: str, data: dict[str, Any]) -> str:
+    """The question once more, in short."""
+    match kind:
+        case "multiplication":
+            return f"what is {data['a']} * {data['b']} ?"
+        case "letter_countdown":
+            return f"the letters are: {', '.join(data['letters'])}."
+        case "acronym":
+            return f"the words are: {', '.join(data['words'])}."
+        case _:
+            return f"make {data['target']} of {', '.join(map(str, data['numbers']))}."
+
+
 def _reflection(kind: str, question: Question, answer: str, rng: random.Random) -> str:
     """A true judgement of an attempt that answered `answer`."""
     data = json.loads(question.data)
@@ -128,6 +175,10 @@ def _reflection(kind: str, question: Question, answer: str, rng: random.Random) 
         a, b, tens = data["a"], data["b"], data["a"] // 10 * 10
         worked = f"{a} * {b} = {tens * b} + {(a - tens) * b} = {a * b}. The answer was {answer}."
         right = int(answer) == a * b
+    elif kind in ("letter_countdown", "acronym"):
+        task: Task = _LETTERS if kind == "letter_countdown" else _ACRONYM
+        worked = f"{_spelled(kind, answer)}."
+        right = task.grade(question, f"<answer>{answer}</answer>").outcome == "correct"
     else:
         worked = f"{_worked(kind, answer)}. The target is {data['target']}."
         right = steps_of(answer)[-1][3] == data["target"]
@@ -136,11 +187,18 @@ def _reflection(kind: str, question: Question, answer: str, rng: random.Random) 
 
 
 def _worked(kind: str, expression: str) -> str:
-    """`7 + 3 = 10 - 4 = 6` for sums in order; `3 * 4 = 12, 12 + 5 = 17` for the rest."""
+    """`7 + 3 = 10 - 4 = 6` for sums in order; `3 * 4 = 12, 12 + 5 = 17` for other sums; `s, t, o, p` for words."""
+    if kind in ("letter_countdown", "acronym"):
+        return _spelled(kind, expression)
     steps = steps_of(expression)
     if kind == "signs":
         return f"{steps[0][0]}" + "".join(f" {operator} {right} = {value}" for _, operator, right, value in steps)
     return ", ".join(f"{left} {operator} {right} = {value}" for left, operator, right, value in steps)
+
+
+def _spelled(kind: str, answer: str) -> str:
+    """The letters of a word, or the first letters of words: `s, t, o, p`."""
+    return ", ".join(answer if kind == "letter_countdown" else (word[0] for word in answer.split()))
 
 
 def steps_of(expression: str) -> list[tuple[Fraction, str, Fraction, Fraction]]:
