@@ -17,6 +17,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -c 'import torch' 2>/dev/null || \
 		$(BIN)/python -m pip install --no-deps --retries 1 $(TORCH) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
+	@$(BIN)/python -m pip install -e '.[reasoning-gym]' -c constraints.txt || \
+		echo "reasoning-gym is not installed (a part of it needs a C compiler): its tasks and their tests are left out." >&2
 	touch $@
 
 demo: setup
