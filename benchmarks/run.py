@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
+import bench_grading
 import bench_sampling
 import bench_training
 import typer
@@ -64,6 +66,14 @@ def cases() -> dict[str, Case]:
             measure = partial(bench_training.step, attention=attention, threads=threads)
             what = f"training step: {attention}, {threads} thread{'s' if threads > 1 else ''}"
             found[f"step-{attention}-{threads}"] = Case(what, measure, lengths, "step-sdpa-1")
+    for scorer in [*(["reasoning-gym"] if find_spec("reasoning_gym") else []), "ast", "ours"]:
+        measure = partial(bench_grading.grading, scorer=scorer)
+        what = f"grading Countdown: {scorer}"
+        found[f"tasks-grading-{scorer}"] = Case(what, measure, bench_grading.GRADING, "tasks-grading-reasoning-gym")
+    for count in (3, 4, 5, 6):
+        measure = partial(bench_grading.generation, count=count)
+        what = f"drawing Countdown questions: {count} numbers"
+        found[f"tasks-drawing-{count}"] = Case(what, measure, bench_grading.GENERATION)
     return found
 
 
@@ -74,7 +84,7 @@ def main(
     demo: Annotated[Path, typer.Option(help="Folder of finished demo runs to read times from.")] = Path("runs/demo"),
     one: Annotated[str, typer.Option(hidden=True, help="Measure this case here and print JSON.")] = "",
 ) -> None:
-    """Measure sampling, GRPO steps and training steps; read the demo's times where it has been run."""
+    """Measure sampling, GRPO and training steps, grading and drawing; read the demo's times where it has been run."""
     if one:
         figures = cases()[one].run(model)
         figures["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -145,7 +155,7 @@ def table(measured: dict[str, dict[str, Any]], stages: list[dict[str, Any]]) -> 
     return shown
 
 
-HIGHER = ("tokens a second",)  # figures of which more is better
+HIGHER = ("tokens a second", *bench_grading.GRADING)  # figures of which more is better
 
 
 def _short(value: float) -> str:

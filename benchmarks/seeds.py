@@ -1,4 +1,4 @@
-"""Methods x seeds over one recipe, two runs at a time, and the table of their means: `docs/reproduction.md`.
+"""Methods x seeds over one recipe, two runs at a time, and the tables of their means: `docs/reproduction.md`.
 
     python benchmarks/seeds.py recipes/demo.yaml --seeds 0,1,2 --out runs/seeds [section.key=value …]
     python benchmarks/seeds.py recipes/demo.yaml --seeds 0,1,2 --out runs/seeds --table-only
@@ -40,6 +40,7 @@ def main(
     metrics = {cell: _metrics(out / _name(*cell)) for cell in cells}
     table = _table({cell: found for cell, found in metrics.items() if found})
     print(table)
+    print(f"\n{_skills({cell: found for cell, found in metrics.items() if found})}")
     if results:
         kept = {
             _name(*cell): {k: found[k] for k in ("accuracy", "skill_use", "cost", "training") if k in found}
@@ -82,6 +83,25 @@ def _table(metrics: dict[tuple[str, int], dict[str, Any]]) -> str:
     for (method, model, mode), by_name in sorted(values.items()):
         cells = [_cell(by_name.get(name, [])) for name in sets]
         lines.append(f"| {method} | {model} | {mode} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+SKILLS = ("answers", "distinct_answers", "reflections", "f1_correct", "f1_incorrect", "lost", "malformed")
+
+
+def _skills(metrics: dict[tuple[str, int], dict[str, Any]]) -> str:
+    """Markdown: use of skills in sampled responses, mean over seeds; a row a method, model and set."""
+    values: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for (method, _), found in metrics.items():
+        for model, by_set in found["skill_use"].items():
+            for name, use in by_set.items():
+                for skill in SKILLS:
+                    if use.get(skill) is not None:
+                        values.setdefault((method, model, name), {}).setdefault(skill, []).append(use[skill])
+    lines = [f"| method | model | set | {' | '.join(SKILLS)} |", "|---|---|---|" + "---:|" * len(SKILLS)]
+    for (method, model, name), by_skill in sorted(values.items()):
+        means = [f"{statistics.mean(by_skill[skill]):.2f}" if by_skill.get(skill) else "" for skill in SKILLS]
+        lines.append(f"| {method} | {model} | {name} | {' | '.join(means)} |")
     return "\n".join(lines)
 
 

@@ -1,9 +1,8 @@
-"""Make docs/reference.md from the code: recipe, commands, tasks, answer extraction, records.
+"""Make docs/reference.md from the code: recipe, commands, tasks, records.
 
     python docs/make_reference.py
 
-Nothing in that page is written by hand, and `tests/test_docs.py` fails when it is not what this script makes. The
-results in the tables of answers are not stated here: they are what the graders say.
+Nothing in that page is written by hand, and `tests/test_docs.py` fails when it is not what this script makes.
 """
 
 import inspect
@@ -17,11 +16,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
-from skillfactory import errors, methods, pipeline, records, tasks
+from skillfactory import errors, methods, pipeline, records
 from skillfactory.catalog import tasks_facts
 from skillfactory.cli import app
 from skillfactory.recipe import Recipe
-from skillfactory.tasks.answers import extract_answer
 
 PAGE = Path(__file__).parent / "reference.md"
 
@@ -31,7 +29,7 @@ HEAD = """\
 Made from the code by `python docs/make_reference.py`; do not edit it by hand.
 
 Contents: [recipe](#recipe), [methods and stages](#methods-and-stages), [commands](#commands),
-[exit codes](#exit-codes), [tasks](#tasks), [how an answer is read](#how-an-answer-is-read), [records](#records).
+[exit codes](#exit-codes), [tasks](#tasks), [records](#records).
 
 ## Recipe
 
@@ -59,62 +57,10 @@ EXITS = """\
 Errors of the second kind, in Python `skillfactory.errors`:
 """
 
-ANSWERS = """\
-## How an answer is read
-
-One rule for every task, attempt, reward and evaluation (`skillfactory/tasks/answers.py`). The tables show what the code
-says of each case; `↵` is a line break.
-"""
-
-# What a completion may look like -> what is read from it.
-CASES = [
-    ("plain", "It is <answer>42</answer>"),
-    ("several: the last complete one", "<answer>1</answer> no, <answer>2</answer>"),
-    ("an opening tag inside: the innermost", "<answer>1 <answer>2</answer>"),
-    ("cut inside the tag", "<answer>1</answer> or <answer>2"),
-    ("no tag", "The answer is 42."),
-    ("empty tag", "<answer> </answer>"),
-    ("after thinking", "<think><answer>1</answer></think><answer>2</answer>"),
-    ("only inside thinking", "<think><answer>1</answer></think> done"),
-    ("cut inside thinking", "<think><answer>1</answer>"),
-    ("thinking again after the answer, cut", "<think>a</think><answer>1</answer><think>b"),
-    ("thinking opened by the prompt", "hm</think><answer>2</answer>"),
-    ("dollar signs", "<answer>$$42$$</answer>"),
-    ("code fence", "<answer>```python\n42\n```</answer>"),
-    ("back-ticks", "<answer>`42`</answer>"),
-    ("tag in capitals", "<ANSWER>42</ANSWER>"),
-    ("more than 2,000 characters", f"<answer>{'1' * 2001}</answer>"),
-]
-# (task, its parameters, data of the question, answers)
-GRADED: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
-    (
-        "countdown", {}, {"numbers": [3, 4, 2], "target": 14},
-        ["3 * 4 + 2", "2 + (4 * 3)", "3 * 4 + 2 = 14", "3 × 4 + 2", "3 * 4 + 2 = 15", "3 * 4", "14", "7 * 2",
-         "3 * 4 + 2 + 2", "3 * 4 +", "3 ** 4", "4 / (3 - 3)"],
-    ),
-    ("countdown", {"use_all": True}, {"numbers": [3, 4, 1], "target": 12}, ["3 * 4", "3 * 4 * 1"]),
-    (
-        "countdown", {"operators": "+-", "in_order": True}, {"numbers": [12, 4, 2], "target": 10},
-        ["12 - 4 + 2", "12 + 2 - 4", "12 - (4 - 2)", "-4 + 12 + 2", "12 * 4 - 38"],
-    ),
-    (
-        "multiplication", {}, {"a": 12, "b": 34},
-        ["408", "12 * 34 = 408", "408.0", "12 * 34", "four hundred and eight"],
-    ),
-    (
-        "jsonl", {"path": "questions.jsonl"}, {"question": "What is the capital of Peru?", "answer": "Lima"},
-        ["Lima", "lima.", "  LIMA ", "Lima, Peru"],
-    ),
-    (
-        "jsonl", {"path": "questions.jsonl", "grade": "number"}, {"question": "Half of 2401?", "answer": "1,200.5"},
-        ["1200.5", "2401/2", "x = 1200.50", "$1,200.5$", "1200", "about 1200.5", "1.2005e3"],
-    ),
-]  # fmt: skip
-
 
 def make() -> str:
     """The whole page."""
-    parts = [HEAD, *_recipe(), *_methods(), COMMANDS, *_commands(), EXITS, *_errors(), *_tasks(), ANSWERS, *_answers()]
+    parts = [HEAD, *_recipe(), *_methods(), COMMANDS, *_commands(), EXITS, *_errors(), *_tasks()]
     return "\n".join([*parts, *_records()]).rstrip() + "\n"
 
 
@@ -248,29 +194,6 @@ def _tasks() -> list[str]:
         for example in each.get("examples", ()):
             told = f"```text\n{example['text']}\n\n<answer>{example['answer']}</answer>\n```\n"
             parts.append(f"For example ({example['level']}), {example['outcome']}:\n\n{told}")
-    return parts
-
-
-def _answers() -> list[str]:
-    read = [(about, text, extract_answer(text)) for about, text in CASES]
-    rows = [
-        [about, _code(text if len(text) < 80 else f"{text[:20]}…"), "none" if answer is None else _code(answer)]
-        for about, text, answer in read
-    ]
-    parts = [_table(["case", "completion", "answer"], rows)]
-    parts.append(
-        "Without an answer the outcome is `no_answer`: no reward, and counted apart from `wrong`. The answer that was\n"
-        "read is then graded by the task:\n"
-    )
-    graded = []
-    for name, params, data, answers in GRADED:
-        task = tasks.get(name, **params)
-        question = task.make(**data)
-        told = "; ".join(f"{key} {value}" for key, value in (data | params).items() if key != "path")
-        for answer in answers:
-            grade = task.grade(question, f"<answer>{answer}</answer>")
-            graded.append([f"{name}: {told}", _code(answer), grade.outcome, grade.reason.replace("_", " ")])
-    parts.append(_table(["question", "answer", "outcome", "reason"], graded))
     return parts
 
 

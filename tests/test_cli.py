@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from skillfactory import console, demo
+from skillfactory import catalog, console, demo
 from skillfactory.cli import app
 from skillfactory.recipe import Recipe
 from skillfactory.records import Attempt, Reflection, Step, Trace
 from skillfactory.store import Run, load_run
+from skillfactory.tasks import levels, names
 
 RECIPE = """\
 name: t
@@ -184,13 +185,41 @@ def test_skills_are_coloured() -> None:
     assert "\nglue" not in styles
 
 
-def test_tasks_show_an_example_that_their_own_check_accepts() -> None:
+def test_tasks_are_all_listed_at_once() -> None:
+    done = skillfactory("tasks")
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in names():
+        assert name in done.stdout
+    assert {each["example"]["outcome"] for each in catalog.tasks_in_brief()} == {"correct"}
+    assert len(done.stdout.splitlines()) < 120
+
+
+def test_every_level_of_every_task_has_an_example_that_its_own_check_accepts() -> None:
     found = {each["name"]: each for each in facts("tasks")}  # type: ignore[attr-defined]
-    assert {"countdown", "multiplication", "jsonl"} <= set(found)
-    assert all(each["example"]["outcome"] == "correct" for each in found.values() if "example" in each)
-    assert "example" in found["countdown"]
+    assert set(found) == set(names())
+    for name, each in found.items():
+        drawn = name in ("acronym", "countdown", "letter_countdown", "multiplication")  # a data set has one row of ours
+        assert len(each["examples"]) == (len(levels(name)) if drawn else 1), name
+        assert {example["outcome"] for example in each["examples"]} == {"correct"}, name
+        assert each["about"]
+        assert each["graded_by"]
     assert "count" in [each["parameter"] for each in found["countdown"]["parameters"]]
-    assert CliRunner().invoke(app, ["tasks"]).exit_code == 0
+    assert len(found["reasoning_gym"]["members"]) > 100
+
+
+def test_one_task_in_full(here: Path) -> None:
+    shown = CliRunner().invoke(app, ["tasks", "countdown"])
+    assert shown.exit_code == 0
+    assert "level 6 numbers: {count: 6}" in shown.stdout
+    assert shown.stdout.count("is correct") == len(levels("countdown"))
+    member = CliRunner().invoke(app, ["tasks", "reasoning_gym:gcd"])
+    assert "min_numbers" in member.stdout
+    assert "greatest common divisor" in member.stdout.lower()
+    assert "is correct" in member.stdout
+    for name, hint in (("countdwon", "countdown"), ("reasoning_gym:chain_sun", "reasoning_gym:chain_sum")):
+        wrong = CliRunner().invoke(app, ["tasks", name])
+        assert wrong.exit_code == 2
+        assert f"did you mean `{hint}`" in wrong.stderr
 
 
 def test_recipes_lists_those_in_the_working_directory(here: Path) -> None:

@@ -113,7 +113,7 @@ def test_own_questions_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
     section = page.partition("## Your own questions")[2].partition("\n## ")[0]
     example = _FENCE.findall(section)[:3]
     assert [language for language, _ in example] == ["jsonl", "python", "yaml"]
-    assert sum(len(text.splitlines()) for _, text in example) == 10
+    assert sum(line != "" for _, text in example for line in text.splitlines()) == 10
     for name, (_, text) in zip(("questions.jsonl", "estimates.py", "estimates.yaml"), example, strict=True):
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)

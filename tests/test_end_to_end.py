@@ -26,7 +26,8 @@ SMALL = [
     "rl.prompts_per_step=8", "rl.group_size=8", "rl.micro_batch=16", "rl.save_every=1", "rl.max_tokens=100",
     "evaluation.samples=1", "evaluation.max_tokens=100",
 ]  # fmt: skip
-SETS = [f"evaluation.sets.{name}.n=8" for name in ("trained", "one_solution", "countdown3", "multiplication")]
+SET_NAMES = ("trained", "one_solution", "countdown3", "multiplication", "letter_countdown", "acronym")
+SETS = [f"evaluation.sets.{name}.n=8" for name in SET_NAMES]
 KINDS: dict[str, Any] = {"questions": Question, "attempts": Attempt, "reflections": Reflection, "traces": Trace}
 
 

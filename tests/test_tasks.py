@@ -3,6 +3,7 @@
 import ast
 import json
 import random
+import re
 from collections import Counter
 from fractions import Fraction
 from itertools import permutations, product
@@ -83,6 +84,8 @@ def _independent(text: str) -> Fraction:
                 return Fraction(number)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -value(operand)
+            case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+                return value(operand)
             case ast.BinOp(left=left, op=operator, right=right):
                 a, b = value(left), value(right)
                 match operator:
@@ -131,7 +134,7 @@ def test_arithmetic_refuses_or_agrees(text: str) -> None:
         parsed = parse(text)
     except ArithmeticSyntaxError:
         return
-    in_python = text.translate(str.maketrans("×÷−\n", "*/- ")).strip()
+    in_python = re.sub(",(?=[0-9]{3})", "", text).translate(str.maketrans("×÷−x\n", "*/-* ")).strip()
     # Python reads no leading zeros.
     assume(not any(part.startswith("0") and part.strip("0") for part in ast_numbers(in_python)))
     assert parsed.value == _independent(in_python)
@@ -328,9 +331,9 @@ def test_the_registry_names_the_nearest() -> None:
         tasks.get("countdwon")
     with pytest.raises(QuestionError, match="no parameter `cuont`; did you mean `count`"):
         tasks.get("countdown", cuont=3)
-    with pytest.raises(QuestionError, match=r"only .* different questions found"):
+    with pytest.raises(QuestionError, match="there are only 36 different questions"):
         Multiplication(digits=1).generate(500, 0)
-    assert tasks.names() == ["countdown", "jsonl", "multiplication"]
+    assert {"acronym", "countdown", "jsonl", "letter_countdown", "multiplication"} <= set(tasks.names())
 
 
 def test_a_wrong_reference_is_named() -> None:

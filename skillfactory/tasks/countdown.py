@@ -1,28 +1,33 @@
 """Countdown: combine numbers with arithmetic to reach a target (paper §4).
 
 A question's difficulty is set by how many numbers there are and, where wanted, by how many distinct solutions it has.
-Solutions are distinct when they still differ after reordering and regrouping sums and products.
+Solutions are distinct as tasks/expressions.py says.
 """
 
 import json
 import random
 from collections import Counter
 from collections.abc import Iterator
-from fractions import Fraction
-from itertools import combinations, product
-from typing import Any
+from functools import lru_cache
+from itertools import combinations_with_replacement, product
+from math import comb
+from typing import Any, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
 from skillfactory import seeds
 from skillfactory.errors import QuestionError
-from skillfactory.records import Grade, Question
+from skillfactory.records import Grade, Outcome, Question
 from skillfactory.tasks.answers import extract_answer
-from skillfactory.tasks.arithmetic import ArithmeticSyntaxError, parse
+from skillfactory.tasks.arithmetic import ArithmeticSyntaxError, parse, sides, value_of
 from skillfactory.tasks.base import draw_unique, register
+from skillfactory.tasks.expressions import count_solutions, random_expression, random_steps, solutions, solve, written
 from skillfactory.tasks.params import Params, params_of
 
-_WORDS = {"+": "+", "-": "-", "*": "*", "/": "/"}
+__all__ = ["Countdown", "CountdownParams", "random_expression", "solutions"]
+
+MOST_LISTED = 200_000  # expressions up to which all questions of some settings are listed
+_EXPRESSIONS = {2: 8, 3: 100, 4: 1500, 5: 27_142}  # about, of so many numbers
 MOST_COUNTED = 5  # numbers up to which all four operators' solutions are counted: 27,142 expressions at 5
 
 
@@ -80,15 +85,21 @@ class Countdown:
     def __init__(self, **params: Any) -> None:
         self.params = params_of("countdown", CountdownParams, params)
         self.level = f"{self.params.count} numbers"
+        p = self.params
+        some = not p.uses_all and p.count > 2  # all numbers, or all but one
+        width = p.high - p.low + 1
+        self._drawing = p.low, width, p.count, some, p.operators, p.in_order, p.target_low, p.target_high
+        self._draw = self._draw_signs if self.params.additive else self._draw_steps
 
     def generate(self, n: int, seed: int, split: str = "") -> list[Question]:
         """`n` different solvable questions; see Task.generate."""
-        return draw_unique(self._draw, n, seeds.rng(seed, "countdown", split), split, f"countdown, {self.level}")
+        rng, what = seeds.rng(seed, "countdown", split), f"countdown, {self.level}"
+        return draw_unique(self._draw, n, rng, split, what, every=self._every)
 
     def make(self, *, numbers: list[int], target: int, answer: str = "") -> Question:
         """One question from its numbers and target; the reference answer is searched for where none is given."""
         if not answer:
-            found = next((text for text, value in solutions(numbers, self.params) if value == target), None)
+            found = solve(numbers, target, self.params)
             if found is None:
                 raise QuestionError(f"countdown: {target} cannot be made from {numbers} under these settings.")
             answer = found
@@ -110,183 +121,121 @@ class Countdown:
         )
 
     def grade(self, question: Question, text: str) -> Grade:
-        """Right iff the last answer uses allowed numbers and operators and its exact value is the target."""
+        """Right iff the last answer uses allowed numbers and operators and its exact value is the target.
+
+        It may be an equation: then the first side is graded (the second, where the first is the target itself) and all
+        sides must have one value. docs/verifiers.md has a table of the cases.
+        """
         answer = extract_answer(text)
         if answer is None:
             return Grade("no_answer", reason="no_answer")
-        data = json.loads(question.data)
-        expression_text, equals, right = answer.partition("=")
-        if equals and right.strip() != str(data["target"]):
-            return Grade("wrong", answer, "wrong_equation")
-        try:
-            expression = parse(expression_text)
-        except ArithmeticSyntaxError as error:
-            return Grade("wrong", answer, str(error))
-        return Grade(*_verdict(answer, expression, data))
+        outcome, reason = _outcome(answer, _rules(question.data))
+        return Grade(outcome, answer, reason)
 
     def _text(self, numbers: list[int], target: int) -> str:
         p = self.params
         listed = ", ".join(str(number) for number in numbers)
         often = "exactly once" if p.uses_all else "at most once"
         order = " and in this order" if p.in_order else ""
-        words = " ".join(_WORDS[o] for o in p.operators)
         return (
             f"Use the numbers {listed} to make {target}.\n"
-            f"Each number is used {often}{order}. The operators allowed are {words} .\n"
+            f"Each number is used {often}{order}. The operators allowed are {' '.join(p.operators)} .\n"
             "The answer is an expression."
         )
 
-    def _draw(self, rng: random.Random) -> Question | None:
+    def _draw_signs(self, rng: random.Random) -> Question | None:
         p = self.params
         numbers = [rng.randint(p.low, p.high) for _ in range(p.count)]
-        drawn = random_expression(numbers, p, rng)
-        if drawn is None:
+        answer, value = random_expression(numbers, p, rng) or ("", 0)
+        if not p.target_low <= value <= p.target_high or not self._fits(numbers, int(value)):
             return None
-        answer, value = drawn
-        if value.denominator != 1 or not p.target_low <= value <= p.target_high:
+        return self.make(numbers=numbers, target=int(value), answer=answer)
+
+    def _draw_steps(self, rng: random.Random) -> Question | None:
+        """As random_expression draws; but of six numbers one draw in fifty fits, so only that one is written."""
+        low, width, count, some, operators, in_order, target_low, target_high = self._drawing
+        draw = rng.random
+        numbers = [low + int(draw() * width) for _ in range(count)]
+        used = numbers[:-1] if some and draw() < 0.5 else numbers
+        drawn = random_steps(used, operators, in_order, rng)
+        if drawn is None or not target_low <= drawn[1] <= target_high or not self._fits(numbers, drawn[1]):
             return None
-        target = int(value)
-        if p.counts_solutions:
-            count = sum(1 for _, other in solutions(numbers, p) if other == target)
-            if count < p.solutions_low or (p.solutions_high and count > p.solutions_high):
-                return None
-        return self.make(numbers=numbers, target=target, answer=answer)
+        return self.make(numbers=numbers, target=drawn[1], answer=written(used, drawn[0], in_order))
+
+    def _fits(self, numbers: list[int], target: int) -> bool:
+        """Whether the question has as many solutions as wanted."""
+        p = self.params
+        if not p.counts_solutions:
+            return True
+        count = count_solutions(numbers, target, p)
+        return count >= p.solutions_low and (not p.solutions_high or count <= p.solutions_high)
+
+    def _every(self) -> Iterator[Question] | None:
+        """All questions that two or more numbers solve, where they are few enough to list."""
+        p = self.params
+        width = p.high - p.low + 1
+        lists = width**p.count if p.in_order else comb(width + p.count - 1, p.count)
+        if p.count > MOST_COUNTED or lists * _EXPRESSIONS[p.count] > MOST_LISTED:
+            return None
+        numbers = range(p.low, p.high + 1)
+        every: Iterator[tuple[int, ...]] = (
+            product(numbers, repeat=p.count) if p.in_order else combinations_with_replacement(numbers, p.count)
+        )
+        return (question for each in every for question in self._about(list(each)))
+
+    def _about(self, numbers: list[int]) -> Iterator[Question]:
+        """All questions about these numbers."""
+        p = self.params
+        found = list(solutions(numbers, p))
+        times = Counter(value for _, value in found)
+        answers = {value: text for text, value in reversed(found) if not text.isdigit()}
+        for value, answer in answers.items():
+            fits = value.denominator == 1 and p.target_low <= value <= p.target_high
+            if fits and p.solutions_low <= times[value] <= (p.solutions_high or times[value]):
+                yield self.make(numbers=numbers, target=int(value), answer=answer)
 
 
-def _verdict(answer: str, expression: Any, data: dict[str, Any]) -> tuple[Any, str, str]:
-    """Outcome, answer and reason of a parsed answer."""
-    if set(expression.operators) - set(data["operators"]):
-        return "wrong", answer, "operator_not_allowed"
-    if data["in_order"]:
-        if expression.unary or expression.numbers != data["numbers"]:
-            return "wrong", answer, "numbers_not_in_order"
+class _Rules(NamedTuple):
+    numbers: list[int]
+    target: int
+    operators: frozenset[str]
+    use_all: bool
+    in_order: bool
+
+
+@lru_cache(maxsize=4096)  # all attempts at a question are graded one after another
+def _rules(data: str) -> _Rules:
+    """What the question's data says; not to be changed."""
+    read = json.loads(data)
+    operators = frozenset(read["operators"])
+    return _Rules(read["numbers"], read["target"], operators, read["use_all"], read["in_order"])
+
+
+def _outcome(answer: str, rules: _Rules) -> tuple[Outcome, str]:
+    """Outcome and reason of an answer."""
+    first, *others = sides(answer)
+    try:
+        expression = parse(first)
+        if others and not expression.operators and expression.value == rules.target:  # `24 = …`
+            expression = parse(others[0])
+    except ArithmeticSyntaxError as error:
+        return "wrong", str(error)
+    if others and any(value_of(side) != expression.value for side in (first, *others)):
+        return "wrong", "wrong_equation"
+    if not rules.operators.issuperset(expression.operators):
+        return "wrong", "operator_not_allowed"
+    if expression.unary and "-" not in rules.operators:
+        return "wrong", "operator_not_allowed"
+    if rules.in_order:
+        if expression.unary or expression.numbers != rules.numbers:
+            return "wrong", "numbers_not_in_order"
     else:
-        spare = Counter(data["numbers"])
-        spare.subtract(expression.numbers)
-        if min(spare.values()) < 0:
-            return "wrong", answer, "number_not_available"
-        if data["use_all"] and any(spare.values()):
-            return "wrong", answer, "number_not_used"
-    return ("correct", answer, "") if expression.value == data["target"] else ("wrong", answer, "")
-
-
-def random_expression(numbers: list[int], params: CountdownParams, rng: random.Random) -> tuple[str, Fraction] | None:
-    """A random expression over `numbers` (or some, where not all are needed) and its value; None for a bad division."""
-    if params.additive:
-        order = list(numbers)
-        if not params.in_order:
-            rng.shuffle(order)
-        signs = [rng.choice(params.operators) for _ in order[1:]]
-        value = order[0] + sum(n if s == "+" else -n for s, n in zip(signs, order[1:], strict=True))
-        return " ".join([str(order[0]), *(f"{s} {n}" for s, n in zip(signs, order[1:], strict=True))]), Fraction(value)
-    terms: list[tuple[str, Fraction, str]] = [(str(n), Fraction(n), "") for n in numbers]
-    if not params.uses_all:
-        terms = rng.sample(terms, rng.randint(max(2, len(terms) - 1), len(terms)))
-    while len(terms) > 1:
-        i = rng.randrange(len(terms) - 1)
-        if not params.in_order:
-            rng.shuffle(terms)
-        left, right = terms[i], terms.pop(i + 1)
-        operator = rng.choice(params.operators)
-        if operator == "/" and (right[1] == 0 or (left[1] / right[1]).denominator != 1):
-            return None
-        terms[i] = (_join(left, operator, right), _apply(left[1], operator, right[1]), operator)
-    return terms[0][0], terms[0][1]
-
-
-def _apply(left: Fraction, operator: str, right: Fraction) -> Fraction:
-    match operator:
-        case "+":
-            return left + right
-        case "-":
-            return left - right
-        case "*":
-            return left * right
-        case _:
-            return left / right
-
-
-def _join(left: tuple[str, Fraction, str], operator: str, right: tuple[str, Fraction, str]) -> str:
-    """Write `left operator right` with the parentheses that it needs and no others."""
-    weak = "+-"
-    a = f"({left[0]})" if operator in "*/" and left[2] and left[2] in weak else left[0]
-    tight = right[2] and (
-        (operator in "*/" and right[2] in weak) or (operator == "-" and right[2] in weak) or operator == "/"
-    )
-    return f"{a} {operator} " + (f"({right[0]})" if tight else right[0])
-
-
-def solutions(numbers: list[int], params: CountdownParams) -> Iterator[tuple[str, Fraction]]:
-    """Every distinct expression over `numbers` under these settings, with its value (any value, not only a target)."""
-    if params.additive and params.in_order:
-        for signs in product(params.operators, repeat=len(numbers) - 1):
-            total = numbers[0] + sum(n if s == "+" else -n for s, n in zip(signs, numbers[1:], strict=True))
-            text = " ".join([str(numbers[0]), *(f"{s} {n}" for s, n in zip(signs, numbers[1:], strict=True))])
-            yield text, Fraction(total)
-        return
-    if params.additive:
-        seen = set()
-        for signs in product(params.operators, repeat=len(numbers)):
-            pairs = tuple(sorted(zip(signs, numbers, strict=True)))  # "+" sorts before "-"
-            if pairs[0][0] == "-" or pairs in seen:
-                continue
-            seen.add(pairs)
-            text = str(pairs[0][1]) + "".join(f" {s} {n}" for s, n in pairs[1:])
-            yield text, Fraction(sum(n if s == "+" else -n for s, n in pairs))
-        return
-    sizes = [len(numbers)] if params.uses_all else range(1, len(numbers) + 1)
-    seen_keys: set[Any] = set()
-    for size in sizes:
-        for chosen in combinations(range(len(numbers)), size):
-            trees = _trees(tuple(numbers[i] for i in chosen), params.operators, params.in_order)
-            for key, (text, value, _) in trees.items():
-                if key not in seen_keys:
-                    seen_keys.add(key)
-                    yield text, value
-
-
-def _trees(numbers: tuple[int, ...], operators: str, in_order: bool) -> dict[Any, tuple[str, Fraction, str]]:
-    """All distinct expressions that use exactly `numbers`: canonical form -> (text, value, last operator)."""
-    if len(numbers) == 1:
-        return {("n", numbers[0]): (str(numbers[0]), Fraction(numbers[0]), "")}
-    found: dict[Any, tuple[str, Fraction, str]] = {}
-    for left, right in _halves(numbers, in_order):
-        for left_key, a in _trees(left, operators, in_order).items():
-            for right_key, b in _trees(right, operators, in_order).items():
-                for operator in operators:
-                    if operator == "/" and b[1] == 0:
-                        continue
-                    key = _canonical(left_key, operator, right_key)
-                    if key not in found:
-                        found[key] = (_join(a, operator, b), _apply(a[1], operator, b[1]), operator)
-    return found
-
-
-def _halves(numbers: tuple[int, ...], in_order: bool) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    if in_order:
-        yield from ((numbers[:i], numbers[i:]) for i in range(1, len(numbers)))
-        return
-    for size in range(1, len(numbers)):
-        for chosen in combinations(range(len(numbers)), size):
-            yield (
-                tuple(numbers[i] for i in chosen),
-                tuple(n for i, n in enumerate(numbers) if i not in chosen),
-            )
-
-
-def _canonical(left: Any, operator: str, right: Any) -> Any:
-    """A key that is equal for expressions that differ only in the order and grouping of sums and of products."""
-    kind = "sum" if operator in "+-" else "product"
-    sign = 1 if operator in "+*" else -1
-    parts: Counter[Any] = Counter()
-
-    def add(key: Any, direction: int) -> None:
-        if key[0] == kind:
-            for part, part_sign, times in key[1]:
-                parts[(part, part_sign * direction)] += times
-        else:
-            parts[(key, direction)] += 1
-
-    add(left, 1)
-    add(right, sign)
-    return kind, tuple(sorted(((part, s, times) for (part, s), times in parts.items()), key=repr))
+        spare = rules.numbers.copy()
+        try:
+            for number in expression.numbers:
+                spare.remove(number)
+        except ValueError:
+            return "wrong", "number_not_available"
+        if spare and rules.use_all:
+            return "wrong", "number_not_used"
+    return ("correct" if expression.value == rules.target else "wrong"), ""

@@ -2,7 +2,7 @@
 
 import json
 import random
-import re
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field
@@ -10,11 +10,11 @@ from pydantic import Field
 from skillfactory import seeds
 from skillfactory.records import Grade, Question
 from skillfactory.tasks.answers import extract_answer
-from skillfactory.tasks.arithmetic import ArithmeticSyntaxError, parse
+from skillfactory.tasks.arithmetic import ArithmeticSyntaxError, parse, sides, value_of
 from skillfactory.tasks.base import draw_unique, register
 from skillfactory.tasks.params import Params, params_of
 
-_THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
+MOST_LISTED = 6  # digits of both numbers up to which all questions can be listed: 405,450 of 3 x 3 digits
 
 
 class MultiplicationParams(Params):
@@ -38,7 +38,7 @@ class Multiplication:
     def generate(self, n: int, seed: int, split: str = "") -> list[Question]:
         """`n` different questions; see Task.generate."""
         what = f"multiplication, {self.level}"
-        return draw_unique(self._draw, n, seeds.rng(seed, "multiplication", split), split, what)
+        return draw_unique(self._draw, n, seeds.rng(seed, "multiplication", split), split, what, every=self._every)
 
     def make(self, *, a: int, b: int) -> Question:
         """The question a * b."""
@@ -52,21 +52,34 @@ class Multiplication:
         )
 
     def grade(self, question: Question, text: str) -> Grade:
-        """Right iff the last answer is the product; `a * b =` and thousands separators may be there."""
+        """Right iff the last answer is the product, one whole number; thousands separators may be there.
+
+        It may be an equation: then its last side is graded, and all sides must have one value.
+        """
         answer = extract_answer(text)
         if answer is None:
             return Grade("no_answer", reason="no_answer")
-        number = answer.rpartition("=")[2].strip()
-        if _THOUSANDS.fullmatch(number):
-            number = number.replace(",", "")
+        *others, last = sides(answer)
         try:
-            expression = parse(number)
+            expression = parse(last)
         except ArithmeticSyntaxError as error:
             return Grade("wrong", answer, str(error))
-        if expression.operators or len(expression.numbers) != 1:
+        if expression.operators:
             return Grade("wrong", answer, "not_a_number")
+        if any(value_of(other) != expression.value for other in others):
+            return Grade("wrong", answer, "wrong_equation")
         return Grade("correct" if expression.value == int(question.answer) else "wrong", answer)
 
     def _draw(self, rng: random.Random) -> Question:
-        a, b = (rng.randint(10 ** (d - 1) if d > 1 else 2, 10**d - 1) for d in self.digits)
+        a, b = (rng.randint(low, high) for low, high in self._ranges())
         return self.make(a=a, b=b)
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        return [(10 ** (d - 1) if d > 1 else 2, 10**d - 1) for d in self.digits]
+
+    def _every(self) -> Iterator[Question] | None:
+        """All questions, where they are few enough to list."""
+        if sum(self.digits) > MOST_LISTED:
+            return None
+        first, second = (range(low, high + 1) for low, high in self._ranges())
+        return (self.make(a=a, b=b) for a in first for b in second if first != second or a <= b)
