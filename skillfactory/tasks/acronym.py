@@ -13,7 +13,7 @@ from skillfactory.errors import QuestionError
 from skillfactory.records import Grade, Question
 from skillfactory.tasks import words
 from skillfactory.tasks.answers import extract_answer
-from skillfactory.tasks.base import draw_unique, register
+from skillfactory.tasks.base import check_references, draw_unique, register
 from skillfactory.tasks.params import Params, params_of
 
 
@@ -43,21 +43,11 @@ class Acronym:
     def make(self, *, words: list[str], length: int, answer: str = "") -> Question:
         """One question from its list, in the order shown; an answer is searched for where none is given."""
         given = [word.lower() for word in words]
-        if any(not (word.isascii() and word.isalpha()) for word in given):
-            raise QuestionError(f"acronym: {words!r} are not all words of the letters a to z.")
-        answer = answer or _search(given, length)
-        return Question(
-            id=seeds.content_id("acronym", *sorted(given), "length", length),
-            task=self.name,
-            level=f"{length} letters",
-            text=(
-                f"Words: {', '.join(given)}.\n"
-                f"Choose {length} of them, in an order in which their first letters spell an English word.\n"
-                "The answer is those words."
-            ),
-            answer=answer,
-            data=json.dumps({"words": given, "length": length}),
-        )
+        if any(not (word.isascii() and word.isalpha()) for word in given) or not isinstance(length, int):
+            raise QuestionError(f"acronym: {words!r} must be words of the letters a to z, and {length!r} a number.")
+        made = self._question(given, length, answer or _search(given, length))
+        check_references(self, [made])
+        return made
 
     def grade(self, question: Question, text: str) -> Grade:
         """Right iff the last answer is that many words of the list whose first letters spell any dictionary word."""
@@ -65,7 +55,7 @@ class Acronym:
         if answer is None:
             return Grade("no_answer", reason="no_answer")
         data = json.loads(question.data)
-        chosen = [word for word in re.split(r"[\s,;.'\"“”*]+", answer.lower()) if word]
+        chosen = re.findall(r"[^\W\d_]+", answer.lower())  # runs of letters: a list may be written in any way
         if len(chosen) != data["length"]:
             return Grade("wrong", answer, "wrong_length")
         if Counter(chosen) - Counter(data["words"]):
@@ -86,7 +76,21 @@ class Acronym:
         if "" in given or len(set(given)) < len(given):
             return None
         rng.shuffle(given)
-        return self.make(words=given, length=p.length, answer=" ".join(chosen))
+        return self._question(given, p.length, " ".join(chosen))
+
+    def _question(self, given: list[str], length: int, answer: str) -> Question:
+        return Question(
+            id=seeds.content_id("acronym", *sorted(given), "length", length),
+            task=self.name,
+            level=f"{length} letters",
+            text=(
+                f"Words: {', '.join(given)}.\n"
+                f"Choose {length} of them, in an order in which their first letters spell an English word.\n"
+                "The answer is those words."
+            ),
+            answer=answer,
+            data=json.dumps({"words": given, "length": length}),
+        )
 
 
 def _by_initial(listed: int) -> dict[str, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,10 +14,11 @@ from skillfactory.errors import QuestionError
 from skillfactory.records import Grade, Question
 from skillfactory.tasks import words
 from skillfactory.tasks.answers import extract_answer
-from skillfactory.tasks.base import draw_unique, register
+from skillfactory.tasks.base import check_references, draw_unique, register
 from skillfactory.tasks.params import Params, params_of
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+_WORD = re.compile(r"[\W_]*([^\W\d_]+)[\W_]*")  # one run of letters, and marks around it
 
 
 class LetterCountdownParams(Params):
@@ -45,25 +47,16 @@ class LetterCountdown:
     def make(self, *, letters: str | list[str], length: int, answer: str = "") -> Question:
         """One question from its letters, in the order shown; an answer is searched for where none is given."""
         given = [letter.lower() for letter in letters]
-        if any(letter not in ALPHABET or len(letter) != 1 for letter in given):
-            raise QuestionError(f"letter_countdown: {letters!r} are not all letters from a to z.")
+        if any(letter not in ALPHABET or len(letter) != 1 for letter in given) or not isinstance(length, int):
+            raise QuestionError(f"letter_countdown: {letters!r} must be letters from a to z, and {length!r} a number.")
         if not answer:
             found = next((word for word in words.common(length, length) if not Counter(word) - Counter(given)), None)
             if found is None:
                 raise QuestionError(f"letter_countdown: no word of {length} letters can be made of {letters!r}.")
             answer = found
-        return Question(
-            id=seeds.content_id("letter_countdown", *sorted(given), "length", length),
-            task=self.name,
-            level=f"{length} letters",
-            text=(
-                f"Letters: {', '.join(given)}.\n"
-                f"Make an English word of {length} letters. Each letter given is used at most once.\n"
-                "The answer is a word."
-            ),
-            answer=answer,
-            data=json.dumps({"letters": given, "length": length}),
-        )
+        made = self._question(given, length, answer)
+        check_references(self, [made])
+        return made
 
     def grade(self, question: Question, text: str) -> Grade:
         """Right iff the last answer is any dictionary word of that length, made of the letters given."""
@@ -71,7 +64,10 @@ class LetterCountdown:
         if answer is None:
             return Grade("no_answer", reason="no_answer")
         data = json.loads(question.data)
-        word = answer.strip(" \t\n.'\"“”*").lower()
+        match = _WORD.fullmatch(answer)
+        if match is None:
+            return Grade("wrong", answer, "not_one_word")
+        word = match[1].lower()
         if len(word) != data["length"]:
             return Grade("wrong", answer, "wrong_length")
         if Counter(word) - Counter(data["letters"]):
@@ -87,11 +83,25 @@ class LetterCountdown:
         if self.params.extra:
             return None
         each = words.common(self.params.length, self.params.length, self.params.common)
-        return (self.make(letters=sorted(word), length=len(word), answer=word) for word in each)
+        return (self._question(sorted(word), len(word), word) for word in each)
 
     def _draw(self, rng: random.Random) -> Question:
         p = self.params
         word = rng.choice(words.common(p.length, p.length, p.common))
         letters = [*word, *rng.choices(ALPHABET, k=p.extra)]
         rng.shuffle(letters)
-        return self.make(letters=letters, length=p.length, answer=word)
+        return self._question(letters, p.length, word)
+
+    def _question(self, letters: list[str], length: int, answer: str) -> Question:
+        return Question(
+            id=seeds.content_id("letter_countdown", *sorted(letters), "length", length),
+            task=self.name,
+            level=f"{length} letters",
+            text=(
+                f"Letters: {', '.join(letters)}.\n"
+                f"Make an English word of {length} letters. Each letter given is used at most once.\n"
+                "The answer is a word."
+            ),
+            answer=answer,
+            data=json.dumps({"letters": letters, "length": length}),
+        )

@@ -38,7 +38,7 @@ class Stage:
 
 STAGES = [
     Stage("short", 160, 96, 1600, 0.0, "constant_with_warmup", 0.05),
-    Stage("long", 640, 24, 400, 0.3, "linear", 0.0),
+    Stage("long", 640, 24, 900, 0.3, "linear", 0.0),
 ]
 LEARNING_RATE = 2.5e-3
 
