@@ -108,6 +108,14 @@ def _tell(name: str, stage: "Stage", finished: bool) -> None:
     manifest = stage.manifest
     rows = f"{manifest['rows']:,} rows, " if manifest["rows"] else ""
     print(f"{name} finished: {rows}{duration(manifest['seconds'])}", flush=True)
+    for same in manifest["counts"].get("overlaps", []):
+        first = [str(pair["training_row"]) for pair in same["first"] if pair["training_row"] != ""]
+        rows = f" (rows {', '.join(first)}{', …' if same['questions'] > len(first) else ''})" if first else ""
+        print(
+            f"{name}: training does without {same['questions']:,} question{'s' if same['questions'] > 1 else ''} of "
+            f"{same['training']} that evaluation set `{same['set']}` holds{rows}",
+            flush=True,
+        )
 
 
 def _dry_run(recipe: "Recipe", path: Path, stages: Sequence[str], as_json: bool) -> None:

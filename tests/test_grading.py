@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skillfactory.records import Grade, Question
+from skillfactory.records import BROKEN, Grade, Question
 from skillfactory.tasks import deadline, own
 from skillfactory.tasks.base import check_references
 from skillfactory.tasks.grading import RULES, ask_choice, grade_answer, number
@@ -39,6 +40,71 @@ CASES = [
     ("number", "-3", "x = −3", "correct"),
     ("number", "3", "$3.00", "correct"),
     ("number", "3", "3 apples", "wrong"),
+    ("number", "72", "７２", "correct"),
+    # an equation: a name or the same value before the sign, or it says something else
+    ("number", "72", "Total = $72.", "correct"),
+    ("number", "72", "= 72", "correct"),
+    ("number", "72", "x = 36 × 2 = 72", "correct"),
+    ("number", "72", "1.5*48 = 72", "correct"),
+    ("number", "72", "$30 + $42 = $72", "correct"),
+    *(
+        ("number", "72", text, "wrong")
+        for text in (
+            "!= 72",
+            "≠ 72",
+            "x >= 72",
+            "x <= 72",
+            "x := 72",
+            "x == 72",
+            "71=72",
+            "72=71",
+            "not = 72",
+            "maybe 3 or 4, = 72",
+            "71 or x = 72",
+            "2/3 = 72",
+        )
+    ),
+    # characters that look like others, but are powers or parts
+    ("exact", "102", "10²", "wrong"),
+    ("exact", "x2", "x²", "wrong"),
+    ("exact", "12", "①②", "wrong"),
+    ("exact", "10²", "10²", "correct"),
+    ("exact", "caf\u00e9 au lait", "ｃafe\u0301\u00a0au lait", "correct"),
+    ("math", "23", "2³", "wrong"),
+    ("math", "25", "2⁵", "wrong"),
+    ("math", "x2", "x²", "wrong"),
+    ("math", "12", "①②", "wrong"),
+    ("math", "x^2", "x²", "correct"),
+    ("math", "x^{-12}", "x⁻¹²", "correct"),
+    ("math", "1/2", "½", "correct"),
+    ("math", "11/2", "5½", "correct"),
+    ("math", "12", "１２", "correct"),
+    # letters of another case are other letters
+    ("math", r"\Delta", r"\delta", "wrong"),
+    ("math", "x", "X", "wrong"),
+    ("math", "2n", "2N", "wrong"),
+    ("math", "xX", "x^2", "wrong"),
+    ("math", "r^2", "R = r^2", "correct"),
+    ("math", r"\text{No}", "no", "correct"),
+    ("math", "New York", "new york.", "correct"),
+    # bases
+    ("math", "2516_8", "2516_9", "wrong"),
+    ("math", "2516_8", "2516₉", "wrong"),
+    ("math", "2516_8", "2516_{8}", "correct"),
+    ("math", "2516_8", "2516₈", "correct"),
+    # what stands side by side is not one number
+    ("math", "12", r"\boxed{1}\boxed{2}", "wrong"),
+    ("math", "37", r"\mathrm{3}\textbf{7}", "wrong"),
+    ("math", "14", r"\boxed{1}\text{}4", "wrong"),
+    ("math", "7", r"\boxed{}7", "wrong"),
+    ("math", "37", r"\mathrm{37}", "correct"),
+    # equations
+    ("math", "6", "5=6", "wrong"),
+    ("math", "6", "5.0=6", "wrong"),
+    ("math", "6", "2*3=6", "correct"),
+    ("math", "0.667", "2/3=0.667", "correct"),
+    ("math", "5", r"x \neq 5", "wrong"),
+    ("math", "5", r"x \ge 5", "wrong"),
     ("number", "12", "1,2", "wrong"),
     ("number", "1", "1/0", "wrong"),
     # fractions, decimals, per cent
@@ -92,7 +158,8 @@ CASES = [
 
 @pytest.mark.parametrize(("rule", "reference", "answer", "outcome"), CASES)
 def test_decided_cases(rule: str, reference: str, answer: str, outcome: str) -> None:
-    question = own.jsonl(path="unread", grade=rule).make(question="?", answer=reference)
+    question = asked(reference)
+    assert grade_answer(rule, question, f"<answer>{reference}</answer>", seconds=60).outcome == "correct"
     grade = grade_answer(rule, question, f"So <answer>{answer}</answer>", seconds=60)
     assert grade.outcome == outcome, grade
     assert grade_answer(rule, question, answer) == Grade("no_answer", reason="no_answer")
@@ -103,6 +170,14 @@ def test_decided_cases(rule: str, reference: str, answer: str, outcome: str) -> 
 def test_numbers_take_any_text(text: str) -> None:
     value = number(text)
     assert value is None or any(letter.isdigit() for letter in text)
+
+
+@settings(max_examples=500)
+@given(hostile | st.text(alphabet="İıſKßǅ①²½ １ａＢ", max_size=4), st.sampled_from(("exact", "number", "choice")))
+def test_quick_checks_never_break(text: str, rule: str) -> None:
+    question = asked("B" if rule == "choice" else "7", '{"choices": ["six", "seven"]}')
+    assert grade_answer(rule, question, f"<answer>{text}</answer>").reason not in BROKEN
+    assert grade_answer(rule, asked(text, '{"choices": ["İ", "ı"]}'), "<answer>K</answer>").reason not in BROKEN
 
 
 @settings(max_examples=30)
@@ -121,12 +196,13 @@ def test_no_text_breaks_a_check(text: str, rule: str) -> None:
     [
         *((text, "correct", "") for text in (
             "B", "b", "(B)", "(b)", "B.", "B)", "B:", "B. red", "B) red", "(B) Red.", "b: red", "Option B", "Answer: B",
-            "red", "RED.", r"\boxed{B}", r"\text{(B)}", "**B**", "$B$", r"\text{red}",
+            "red", "RED.", r"\boxed{B}", r"\text{(B)}", "**B**", "$B$", r"\text{red}", r"\textbf{(B)} red",
+            "B.\u00a0red", "Ｂ",
         )),
         ("A", "wrong", ""), ("blue", "wrong", ""), ("A. blue", "wrong", ""), ("a cat", "wrong", ""),
         ("A. red", "wrong", "letter_and_text_differ"), ("B. blue", "wrong", "letter_and_text_differ"),
         *((text, "wrong", "not_an_option") for text in (
-            "A or B", "A, B", "AB", "D", "B. green", "green", "not red", "the red one", "",
+            "A or B", "A, B", "AB", "D", "B. green", "green", "not red", "the red one", "İ", "ſ", "ı. red", "",
         ) if text),
     ],
 )  # fmt: skip
@@ -200,7 +276,7 @@ def test_exceptions_of_a_call_come_back() -> None:
         deadline.call("json:loads", "", seconds=60)
     with pytest.raises(MemoryError):
         deadline.call("builtins:bytearray", 10**13, seconds=60)
-    with pytest.raises(deadline.DeadlineError, match="died"):
+    with pytest.raises(deadline.DiedError, match="died"):
         deadline.call("os:_exit", 3, seconds=60)
     with pytest.raises(deadline.DeadlineError, match=r"took more than 0\.2 s"):
         deadline.call("time:sleep", 30, seconds=0.2)
@@ -227,9 +303,60 @@ def test_workers_are_bare_and_end_with_their_caller(tmp_path: Path) -> None:
         "os._exit(0)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=30)
-    # The output has ended, which the worker held open: so it has ended too, long before its 60 seconds.
-    assert done.stdout.split()[0] == "imported"
-    assert len(done.stdout.split()) == 2
+    imported, worker = done.stdout.split()
+    assert imported == "imported"
+    ends(int(worker))  # long before its 60 seconds
+
+
+def ends(process: int) -> None:
+    """Wait until a process has ended; one that nobody has asked after counts."""
+    for _ in range(200):
+        try:
+            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {process} goes on")
+
+
+STARTS = """
+import os, subprocess, sys, time
+
+def starts(path, seconds):
+    child = subprocess.Popen(["sleep", "600"])
+    open(path, "w").write(str(child.pid))
+    time.sleep(seconds)
+
+def prints():
+    print("HELLO"), print("HELLO", file=sys.stderr), os.system("echo HELLO")
+"""
+
+
+@pytest.fixture
+def starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A module `starter` in the working directory, and no worker that knows another."""
+    (tmp_path / "starter.py").write_text(STARTS)
+    monkeypatch.chdir(tmp_path)
+    deadline.close()
+    yield
+    deadline.close()
+
+
+@pytest.mark.usefixtures("starter")
+def test_processes_of_a_function_end_with_its_worker() -> None:
+    with pytest.raises(deadline.DeadlineError):
+        deadline.call("starter:starts", "killed", 60, seconds=1)
+    ends(int(Path("killed").read_text()))
+    deadline.call("starter:starts", "closed", 0, seconds=60)
+    deadline.close()
+    ends(int(Path("closed").read_text()))
+
+
+@pytest.mark.usefixtures("starter")
+def test_what_a_function_prints_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    deadline.call("starter:prints", seconds=60)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_forked_child_has_workers_of_its_own() -> None:
@@ -295,3 +422,38 @@ def test_quick_checks_are_given_at_once() -> None:
     stream = deadline.ahead(abs, (made.append(n) or n for n in range(5)), lambda n: False)
     assert next(stream) == 0
     assert made == [0]
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_an_error_is_raised_at_its_turn_and_ends_the_rest(slow: bool) -> None:
+    begun: list[int] = []
+    release = threading.Event()
+
+    def check(n: int) -> int:
+        begun.append(n)
+        if n == 1:
+            raise ValueError("the second")
+        if n > 1 and slow:
+            release.wait(timeout=60)
+        return n
+
+    with closing(deadline.ahead(check, range(100), lambda n: slow)) as stream:
+        assert next(stream) == 0
+        threading.Timer(0.5, release.set).start()
+        with pytest.raises(ValueError, match="the second"):
+            next(stream)
+    assert len(begun) <= 2 + deadline.WORKERS  # not all the others, which hang
+
+
+def test_hung_checks_leave_room_for_others() -> None:
+    assert deadline.WORKERS >= 4
+    deadline.call(EQUAL, "1", "2", seconds=60)
+    hung = [threading.Thread(target=grade_answer, args=("math", asked("5"), f"<answer>{HANGS}</answer>", 2))
+            for _ in range(2)]  # fmt: skip
+    for thread in hung:
+        thread.start()
+    time.sleep(0.2)
+    assert grade_answer("math", asked("5"), r"<answer>\frac{10}{2}</answer>", 60).outcome == "correct"
+    assert all(thread.is_alive() for thread in hung)
+    for thread in hung:
+        thread.join()

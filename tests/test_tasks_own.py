@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from skillfactory.errors import QuestionError
 from skillfactory.records import Grade
-from skillfactory.tasks import own
+from skillfactory.tasks import deadline, own
 from skillfactory.tasks.questions import grade_all
 
 Write = Callable[..., str]
@@ -63,6 +66,10 @@ GOOD = {"question": "What is 1 + 1?", "answer": "2"}
         ([{"question": "Who?", "answer": "a</answer>b"}], r"own\.jsonl, row 1: `answer` holds a tag"),
         ([{"question": "Who?", "answer": "``"}], r"own\.jsonl, row 1: the answer .* fails its own check"),
         (['{"question": "Who?", "answer": "\\ud800"}'], r"own\.jsonl, row 1: `answer` holds half a surrogate"),
+        ([GOOD, '{"question": "Who?", "answer": NaN}'], r"row 2: `answer` is missing or null; give every row one"),
+        ([GOOD, '{"question": "Who?", "answer": -Infinity}'], r"own\.jsonl, row 2: not JSON \(-Infinity is no number"),
+        ([GOOD, {"question": "what is  1 ＋ 1?", "answer": "2"}], "row 2: the same question as in row 1 but for case"),
+        ([{"question": "x² or x2?", "answer": "1"}, {"question": "x2 or x2?", "answer": "1"}, 7], "row 3: not a JSON"),
         ([], r"own\.jsonl holds no questions"),
         (["", "  "], r"own\.jsonl holds no questions"),
     ],
@@ -75,7 +82,7 @@ def test_broken_files_name_the_row(write: Write, rows: list[object], message: st
 def test_files_that_cannot_be_read(write: Write, tmp_path: Path) -> None:
     with pytest.raises(QuestionError, match=r"nowhere\.jsonl cannot be read: No such file"):
         own.jsonl(path=str(tmp_path / "nowhere.jsonl")).generate(1, 0)
-    with pytest.raises(QuestionError, match="cannot be read: Is a directory"):
+    with pytest.raises(QuestionError, match="cannot be read: it is a folder; name a file in it"):
         own.jsonl(path=str(tmp_path)).generate(1, 0)
     latin = tmp_path / "latin.jsonl"
     latin.write_bytes(json.dumps(GOOD).encode() + b'\n{"question": "\xe4", "answer": "1"}\n')
@@ -85,6 +92,12 @@ def test_files_that_cannot_be_read(write: Write, tmp_path: Path) -> None:
         own.jsonl(path=write({**GOOD, "answer": "two"}), grade="number").generate(1, 0)
     with pytest.raises(QuestionError, match="parameter `grade`"):
         own.jsonl(path="x", grade="close")
+
+
+def test_a_path_may_begin_at_home(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(GOOD)
+    assert [question.answer for question in own.jsonl(path="~/own.jsonl").questions] == ["2"]
 
 
 def test_rows_are_read_as_they_are(write: Write, tmp_path: Path) -> None:
@@ -157,6 +170,7 @@ def test_every_format_gives_the_same_questions(write: Write, tmp_path: Path) -> 
         ("question,answer\nWho?,I\nWho, then?,me\n", r"own\.csv, row 3: 3 cells, but the first row names 2 columns"),
         ("question,answer\nWho?\n", r"own\.csv, row 2: 1 cells, but the first row names 2 columns"),
         ("question,answer\nWho?,\n", r"own\.csv, row 2: `answer` is missing or null"),
+        ("question,answer\rWho?,I\r", r"own\.csv, row 1: not CSV .*; save it with the line ends of Unix or Windows"),
         ('question,answer\nWho?,"I\n', r"own\.csv, row 2: not CSV \(unexpected end of data\)"),
         ('question,answer\n"Who"?,I\n', r"own\.csv, row 2: not CSV"),
         ('question,answer\n"a\nb",1\nWho?,\n', r"own\.csv, row 3: `answer` is missing"),
@@ -169,6 +183,11 @@ def test_broken_tables_name_the_row(write: Write, text: str, message: str) -> No
     Path(path).write_text(text, "utf-8")
     with pytest.raises(QuestionError, match=message):
         own.csv(path=path).generate(1, 0)
+
+
+def test_a_cell_may_be_long(write: Write) -> None:
+    path = write("question,answer", f"{'x' * 200_000},1", name="own.csv")
+    assert len(own.csv(path=path).questions[0].text) == 200_000
 
 
 def test_files_of_another_kind(write: Write, tmp_path: Path) -> None:
@@ -201,6 +220,11 @@ def test_files_of_another_kind(write: Write, tmp_path: Path) -> None:
             {"question": ["a?"], "answer": [["b"]]},
             r"own\.parquet, row 1: `answer` must be text or a number, not a list",
         ),
+        ({"question": ["a?"], "answer": [b"b"]}, r"own\.parquet, row 1: `answer` must be text or a number, not bytes"),
+        (
+            {"question": ["a?", "b?"], "answer": ["a", "b"], "bounds": [[1.0], [float("inf")]]},
+            r"own\.parquet, row 2: column `bounds` holds an infinite number; write it as text",
+        ),
         (
             {"question": pa.array([], pa.string()), "answer": pa.array([], pa.string())},
             r"own\.parquet holds no questions",
@@ -215,6 +239,46 @@ def test_broken_parquet_names_the_row(tmp_path: Path, columns: dict[str, Any], m
 def test_numbers_of_parquet_are_texts(tmp_path: Path) -> None:
     path = parquet(tmp_path, question=["a?", "b?", "c?", "d?"], answer=[80.0, 0.25, -3.0, 1e300])
     assert [q.answer for q in own.parquet(path=path, grade="exact").questions] == ["80", "0.25", "-3", "1e+300"]
+    path = parquet(tmp_path, question=["a?", "b?"], answer=pa.array([0.1, 16777216], pa.float32()))
+    assert [q.answer for q in own.parquet(path=path, grade="number").questions] == ["0.1", "16777216"]
+
+
+@pytest.mark.usefixtures("module")
+def test_columns_of_every_type_reach_a_function(tmp_path: Path) -> None:
+    halves = pa.array([[{"at": 0.1}]], pa.list_(pa.struct([("at", pa.float32())])))
+    columns = {
+        "day": [date(2020, 1, 2)], "time": [datetime(2020, 1, 2, 3, 4)], "took": [timedelta(seconds=90)],
+        "price": [[Decimal("1.50"), None]], "picture": [{"bytes": b"x", "path": "p"}], "raw": [b"x"], "halves": halves,
+        "good": [True], "none": [float("nan")],
+    }  # fmt: skip
+    path = parquet(tmp_path, question=["a?"], answer=["b"], **columns)
+    (question,) = own.parquet(path=path, grade="own_grading.same").questions
+    assert json.loads(question.data)["columns"] == {
+        "day": "2020-01-02", "time": "2020-01-02T03:04:00", "took": "0:01:30", "price": ["1.50", None],
+        "picture": {"path": "p"}, "halves": [{"at": "0.1"}], "good": True, "none": None,
+    }  # fmt: skip
+
+
+def test_a_row_made_by_hand_is_read_like_one_of_a_file(tmp_path: Path) -> None:
+    task = own.jsonl(path="unread", grade="number")
+    made = [task.make(question="2 + 2?", answer=answer) for answer in (4, 4.0, np.int64(4), Decimal(4), "4")]
+    assert {question.answer for question in made} == {"4"}
+    assert task.make(question="?", answer=np.float32(0.1)).answer == "0.1"
+    with pytest.raises(QuestionError, match="column `other` holds a value of type set; write it as text"):
+        task.make(question="?", answer=4, other={1})
+
+
+def test_options_may_be_numbers_in_every_format(write: Write, tmp_path: Path) -> None:
+    row = {"question": "One and one?", "choices": [1, 2, 2.50], "answer": 2}
+    path = parquet(tmp_path, question=[row["question"]], choices=[[1, 2]], answer=[2])
+    made = [
+        own.jsonl(path=write(row), grade="choice").questions[0],
+        own.csv(path=write('question,choices,answer\nOne and one?,"[1, 2, 2.5]",2\n', name="own.csv"), grade="choice")
+        .questions[0],
+        own.jsonl(path="unread", grade="choice").make(**row),
+    ]  # fmt: skip
+    assert len({(q.id, q.text, q.answer) for q in made}) == 1
+    assert "\nB. 2\n" in own.parquet(path=path, grade="choice").questions[0].text
 
 
 # --- multiple choice
@@ -287,6 +351,24 @@ def hangs(question, answer):
         bytearray(10**12)
     return "yes" if answer == "word" else answer == question.answer
 
+def same(question, answer):
+    return answer == question.answer
+
+def fails(question, answer):
+    if answer == "bare":
+        raise MemoryError
+    if answer == "die":
+        os._exit(3)
+    if answer == "hang":
+        time.sleep(60)
+    raise ValueError("one\\ntwo " + 3000 * "x")
+
+def slowly(question, answer):
+    with open("begun", "a") as file:
+        file.write(answer + " ")
+    time.sleep(0 if answer == "0" else 0.5)
+    return answer != "0"
+
 def no_arguments():
     return True
 
@@ -346,9 +428,45 @@ def test_a_function_that_cannot_grade_stops_at_once(write: Write, path: str, mes
         own.jsonl(path=write({"question": "One and one?", "answer": "two"}), grade=path).generate(1, 0)
 
 
+@pytest.mark.usefixtures("module")
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("long", r"`own_grading\.fails` gave ValueError: one two x{150,200}…; mend the function or the row\.$"),
+        ("bare", r"`own_grading\.fails` gave MemoryError; mend the function or the row\.$"),
+        ("die", r"its process died \(it ended itself, or took too much memory\); mend the check or the row\.$"),
+        ("hang", r"it took more than 0\.5 s; mend the check or the row, or allow more\.$"),
+    ],
+)
+def test_what_a_function_breaks_with_is_told_in_a_line(write: Write, answer: str, message: str) -> None:
+    task = own.jsonl(path=write({"question": "?", "answer": answer}), grade="own_grading.fails", seconds=0.5)
+    with pytest.raises(QuestionError, match=message) as raised:
+        task.generate(1, 0)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("module")
+def test_a_failing_row_does_not_wait_for_all_the_others(write: Write) -> None:
+    path = write(*({"question": f"{n}?", "answer": n} for n in range(100)))
+    with pytest.raises(QuestionError, match="row 1: the answer '0' fails its own check"):
+        own.jsonl(path=path, grade="own_grading.slowly").generate(1, 0)
+    assert len(Path("begun").read_text().split()) <= 1 + deadline.WORKERS
+
+
+def test_importing_a_function_does_not_count_as_its_time(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("slow_import.py").write_text("import time\ntime.sleep(1)\ndef same(q, a): return q.answer == a\n")
+    task = own.jsonl(path=write({"question": "?", "answer": "1"}), grade="slow_import.same", seconds=0.5)
+    (question,) = task.questions
+    deadline.close()
+    assert task.grade(question, "<answer>1</answer>").outcome == "correct"
+
+
 def test_the_nearest_rule_is_named() -> None:
     with pytest.raises(
-        QuestionError, match="Task `csv`, parameter `grade`: no way to grade is called `maths`; did you"
+        QuestionError, match=r"Task `csv`, parameter `grade`: no way to grade is called `maths`; did you mean `math`\?$"
     ):
         own.csv(path="x", grade="maths")
     assert own.csv(path="x").grade(own.csv(path="x").example(), "<answer>360</answer>") == Grade("correct", "360")

@@ -169,6 +169,30 @@ def test_an_evaluation_file_keeps_its_questions_and_the_overlap_is_told(write: W
     assert "training does without questions of an evaluation set" in (tmp_path / "run/log.jsonl").read_text("utf-8")
 
 
+def test_the_overlap_is_printed(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(*sums(30), name="train.jsonl"), write(*sums(10, start=23), name="test.jsonl")
+    Path("r.yaml").write_text(
+        "name: t\nquestions: {task: {name: jsonl, params: {path: train.jsonl}}, sft: 10, rl: 10, dev: 0}\n"
+        "evaluation: {sets: {theirs: {task: {name: jsonl, params: {path: test.jsonl}}, n: 10}}}\n"
+    )
+    done = CliRunner().invoke(app, ["run", "r.yaml", "--until", "questions"])
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.stdout.splitlines() if "does without" in line]
+    told, _, rows = line.partition(" (rows ")
+    assert told == "questions: training does without 7 questions of train.jsonl that evaluation set `theirs` holds"
+    assert rows.endswith(", …)")
+    assert len({int(row) for row in rows[:-4].split(", ")} & set(range(24, 31))) == 5
+
+
+def test_references_are_checked_once(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("counting.py").write_text("def same(q, a):\n    print(a, file=open('seen', 'a'))\n    return a == q.answer\n")
+    spec = {"name": "jsonl", "params": {"path": write(*sums(9)), "grade": "counting.same"}}
+    make_questions(recipe(spec, {"e": (spec, 3)}, sft=3, rl=3, dev=0))
+    assert len(Path("seen").read_text().split()) == 9
+
+
 def test_rows_of_one_file_are_no_overlap(write: Write) -> None:
     own = {"name": "jsonl", "params": {"path": write(*sums(30))}}
     made = make_questions(recipe(own, {"held_out": (own, 10)}, sft=10, rl=10, dev=0))
@@ -214,7 +238,27 @@ def test_splits_are_compared_whatever_drew_them() -> None:
     with pytest.raises(QuestionError, match="numbers \\[1, 2, 3\\] to make 6"):  # another id and text
         check_disjoint([first, question("rl", [3, 2, 1], "Other words", id="0")])
     with pytest.raises(QuestionError, match="the dev split is the same as"):
+        check_disjoint([first, question("dev", [7, 8], first.text.upper())])
+    with pytest.raises(QuestionError, match="the dev split is the same as"):
         check_disjoint([first, question("dev", [7, 8], first.text.replace(" ", "  "))])
+
+
+class Shouting(Multiplication):
+    """Its RL questions begin with all those of the SFT split in capitals."""
+
+    def generate(self, n: int, seed: int, split: str = "") -> list[Question]:
+        if split != "rl":
+            self.quiet = super().generate(n, seed, split)
+            return self.quiet
+        loud = [replace(q, text=q.text.upper(), id=q.id[::-1]) for q in self.quiet]
+        return [*loud, *_all_of(self, "rl")][:n]
+
+
+def test_splits_do_without_the_same_question_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(base._registry, "multiplication", Shouting)
+    small = {"name": "multiplication", "params": {"digits": 1}}
+    made = make_questions(recipe(small, {"other": (COUNTDOWN, 5)}, sft=21, rl=3, dev=0))
+    assert [home(q.id) for q in made.rows if q.split == "rl"] == ["rl"] * 3
 
 
 class Overlapping(Countdown):
@@ -305,6 +349,7 @@ def test_progress_is_shown_when_it_takes_a_while(
         ),
         ("q.jsonl", ['{"question": "a?", "answer": "one"}'], "row 1: the answer 'one' fails its own check"),
         ("none.jsonl", None, "none.jsonl cannot be read: No such file"),
+        ("folder.jsonl", None, "folder.jsonl cannot be read: it is a folder; name a file in it"),
         ("q.csv", ["question,reply", "a?,1"], "q.csv"),
         ("q.parquet", ["no parquet"], "q.parquet"),
     ],
@@ -313,7 +358,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, lines: list[str] | None, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if lines is not None:
+    if lines is None:
+        Path("folder.jsonl").mkdir()
+    else:
         Path(file).write_text("".join(f"{line}\n" for line in lines))
     params = f"{{path: {file}, grade: number}}"
     Path("r.yaml").write_text(

@@ -19,8 +19,9 @@ class Task(Protocol):
     """Questions of one kind, and the verifier of their answers.
 
     A task may also have: `example() -> Question`, for the list of tasks where `generate` would need a file or the
-    network; `facts() -> dict`, what its questions come from, for the manifest; and `slow_checks = True`, where `grade`
-    waits for another process, so that several are worth grading at once.
+    network; `facts() -> dict`, what its questions come from, for the manifest; `slow_checks = True`, where `grade`
+    waits for another process, so that several are worth grading at once; and `references_checked = True`, where it has
+    graded the reference answers of its stock itself.
     """
 
     name: str

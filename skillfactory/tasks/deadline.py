@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -26,7 +26,8 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-WORKERS = max(2, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2))
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+WORKERS = max(4, min(16, _CORES))  # more than a small machine has cores: some may be hung
 LOADING = 60.0  # seconds that the import of a function may take, on a busy machine
 MEMORY = 4 * 2**30  # bytes of address space of a worker
 _AHEAD = 256  # items that `ahead` looks ahead, at most
@@ -39,7 +40,11 @@ _START = (
 
 
 class DeadlineError(Exception):
-    """A call took longer than its deadline, or its process died: it was killed, or ran out of memory."""
+    """A call took longer than its deadline, or (DiedError) its process died."""
+
+
+class DiedError(DeadlineError):
+    """The process of a call died: it ended itself, was killed, or ran out of memory."""
 
 
 class _Worker:
@@ -53,8 +58,9 @@ class _Worker:
                 pass_fds=[there.fileno()],
                 env={**os.environ, "PYTHONHASHSEED": "0"},  # the order of sets is the same in every worker
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # what a function prints is no result of ours
-                start_new_session=True,  # Ctrl-C is for the caller
+                stdout=subprocess.DEVNULL,  # a function may print at every check
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the caller; and a kill reaches the function's own processes
             )
         self.channel = Connection(here.detach())
         self.loaded = {_LOAD}
@@ -68,11 +74,14 @@ class _Worker:
                 raise DeadlineError(f"{function} took more than {seconds:g} s.")
             answer: tuple[bool, Any] = self.channel.recv()
         except (EOFError, OSError) as error:
-            raise DeadlineError(f"The process that ran {function} died.") from error
+            raise DiedError(f"The process that ran {function} died.") from error
         self.calls += 1
         return answer
 
     def kill(self) -> None:
+        """End the process, and those that its functions have started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
         self.channel.close()
@@ -83,21 +92,22 @@ _lock = threading.Lock()
 _slots = threading.BoundedSemaphore(WORKERS)
 
 
-def call(function: str, *args: Any, seconds: float) -> Any:
+def call(function: str, *args: Any, seconds: float, loads: Sequence[str] = ()) -> Any:
     """The value of the function with this dotted path, `package.module:name`, for picklable arguments.
 
     From any thread; at most WORKERS calls run at once, more wait for their turn, which does not count as their time.
-    Raises DeadlineError where it took more than `seconds` or its process died; and what the function raises, where that
-    is an exception of Python's own or of this package, otherwise a RuntimeError that names it.
+    Nor does importing it, and what `loads` names in the same way, which may take LOADING seconds each.
+    Raises DeadlineError where it took more than `seconds`, DiedError where its process died; and what the function
+    raises, where that is an exception of Python's own or of this package, otherwise a RuntimeError that names it.
     """
     with _slots:
         worker = _take()
         try:
             returned, value = True, None
-            if function not in worker.loaded:
-                returned, value = worker.ask(_LOAD, (function,), LOADING)
-                if returned:
-                    worker.loaded.add(function)
+            for path in (*loads, function):
+                if returned and path not in worker.loaded:
+                    returned, value = worker.ask(_LOAD, (path,), LOADING)
+                    worker.loaded.update([path] if returned else [])
             if returned:
                 returned, value = worker.ask(function, args, seconds)
         except BaseException:  # of the caller too: the worker is still at it
@@ -113,33 +123,41 @@ def call(function: str, *args: Any, seconds: float) -> Any:
     return value
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], slow: Callable[[Item], bool]) -> Iterator[Result]:
+def ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], slow: Callable[[Item], bool]
+) -> Generator[Result, None, None]:
     """`function(item)` of every item, in order; those that are slow in threads, while the next items are made.
 
-    What is under way when `items` raises an Exception is given before that is raised.
+    What is under way when `items` raises an Exception is given before that is raised. What `function` raises comes at
+    its turn; then, or when this iterator is closed, nothing more is begun.
     """
     threads = ThreadPoolExecutor(WORKERS)
     waiting: deque[Future[Result]] = deque()
-    broken: Exception | None = None
+    stream = iter(items)
+    ended: Exception | None = None
     try:
-        try:
-            for item in items:
-                waiting.append(threads.submit(function, item) if slow(item) else _done(function(item)))
-                while waiting and (waiting[0].done() or len(waiting) > _AHEAD):
-                    yield waiting.popleft().result()
-        except Exception as error:
-            broken = error
-        while waiting:
-            yield waiting.popleft().result()
-        if broken is not None:
-            raise broken
+        while waiting or ended is None:
+            if ended is None and (not waiting or (not waiting[0].done() and len(waiting) <= _AHEAD)):
+                try:
+                    item = next(stream)
+                except Exception as error:  # StopIteration as well
+                    ended = error
+                    continue
+                waiting.append(threads.submit(function, item) if slow(item) else _done(function, item))
+            else:
+                yield waiting.popleft().result()
+        if ended is not None and not isinstance(ended, StopIteration):
+            raise ended
     finally:
         threads.shutdown(cancel_futures=True)
 
 
-def _done(result: Result) -> "Future[Result]":
+def _done(function: Callable[[Item], Result], item: Item) -> "Future[Result]":
     future: Future[Result] = Future()
-    future.set_result(result)
+    try:
+        future.set_result(function(item))
+    except Exception as error:
+        future.set_exception(error)
     return future
 
 

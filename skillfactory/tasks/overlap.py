@@ -2,13 +2,13 @@
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from skillfactory.errors import QuestionError
 from skillfactory.records import Question
+from skillfactory.tasks.grading import folded
 
 _OPTION = re.compile(r"[a-z]\. ")
 FIRST = 5  # pairs of rows that a report names
@@ -29,11 +29,11 @@ class Overlap:
 
 
 def text_key(text: str) -> str:
-    """Equal for questions that differ only in case, spacing, Unicode forms, or in how the answer is asked for.
+    """Equal for questions that differ only in case, spacing, encoding of letters, or in how the answer is asked for.
 
     That is: in a last line `The answer is …`, which tasks add, and in the order of options `A. …`.
     """
-    lines = [line for line in unicodedata.normalize("NFKC", text).casefold().splitlines() if line.strip()]
+    lines = [line for line in map(folded, text.splitlines()) if line]
     if len(lines) > 1 and lines[-1].startswith("the answer is"):
         lines.pop()
     options = [line for line in lines if _OPTION.match(line)]
@@ -79,7 +79,7 @@ def check_disjoint(questions: Iterable[Question]) -> None:
 
 def _contents(question: Question) -> Iterator[str]:
     yield f"id {question.id}"
-    yield f"text {' '.join(question.text.split())}"
+    yield f"text {text_key(question.text)}"
     if question.task == "countdown":  # the order of the numbers makes no new question, nor do the rules
         data = json.loads(question.data)
         yield f"numbers {sorted(data['numbers'])} to make {data['target']}"

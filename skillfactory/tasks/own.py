@@ -5,10 +5,11 @@ its text (and its options), whatever the file's format, so that the same questio
 """
 
 import json
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,8 @@ from skillfactory.records import Grade, Question
 from skillfactory.tasks import deadline, grading, pool
 from skillfactory.tasks.answers import extract_answer, has_trace_tags
 from skillfactory.tasks.base import register
-from skillfactory.tasks.own_rows import READERS, kind
+from skillfactory.tasks.overlap import text_key
+from skillfactory.tasks.own_rows import READERS, columns, kind
 from skillfactory.tasks.params import Params, params_of
 
 _MENDS = {
@@ -32,7 +34,9 @@ _MENDS = {
 class OwnParams(Params):
     """Settings of the tasks jsonl, csv and parquet."""
 
-    path: str = Field(min_length=1, description="The file, from the working directory; one question a row.")
+    path: Annotated[str, AfterValidator(os.path.expanduser)] = Field(
+        min_length=1, description="The file, from the working directory; one question a row."
+    )
     grade: Annotated[str, AfterValidator(grading.known_rule)] = Field(
         "exact",
         description="`exact`: the same text but for case, spaces and a final full stop; `number`: the same number "
@@ -46,6 +50,8 @@ class OwnParams(Params):
 
 class Own:
     """See OwnParams for the settings. The file is read when its questions are first needed."""
+
+    references_checked = True  # of all that the file holds, as they are read
 
     def __init__(self, name: str, **params: Any) -> None:
         self.name = name
@@ -61,13 +67,20 @@ class Own:
             grading.check_function(self.rule)
         found: dict[str, tuple[Question, int]] = {}
         ids: dict[str, int] = {}
-        for row, question in self._made():
-            if question.id in found:
-                raise self._error(row, f"the same question as in row {found[question.id][1]}; remove one.")
-            found[question.id] = question, row
-            own = json.loads(question.data).get("id") if '"id"' in question.data else None
-            if own is not None and ids.setdefault(own, row) != row:
-                raise self._error(row, f"the same `id` as in row {ids[own]}, {own[:80]!r}; give each row its own.")
+        keys: dict[str, int] = {}
+        with closing(self._made()) as made:
+            for row, question in made:
+                if question.id in found:
+                    raise self._error(row, f"the same question as in row {found[question.id][1]}; remove one.")
+                if (same := keys.setdefault(text_key(question.text), row)) != row:
+                    raise self._error(
+                        row, f"the same question as in row {same} but for case, spacing or how it asks for the answer; "
+                        "remove one or say in words what makes them differ.",
+                    )  # fmt: skip
+                found[question.id] = question, row
+                own = json.loads(question.data).get("id") if '"id"' in question.data else None
+                if own is not None and ids.setdefault(own, row) != row:
+                    raise self._error(row, f"the same `id` as in row {ids[own]}, {own[:80]!r}; give each row its own.")
         if not found:
             raise QuestionError(
                 f"{self.params.path} holds no questions; give one row with `question` and `answer` a question."
@@ -90,7 +103,8 @@ class Own:
 
         Columns besides these are left alone; a grading function finds them in the question's `data`, as `columns`.
         """
-        made = self._make(question, answer, level, id, choices, others)
+        given = {"question": question, "answer": answer, "level": level, "id": id, "choices": choices}
+        made = self._make(columns({**others, **given}))
         self._check(made)
         return made
 
@@ -109,36 +123,34 @@ class Own:
     def _error(self, row: int, message: object) -> QuestionError:
         return QuestionError(f"{self.params.path}, row {row}: {message}")
 
-    def _made(self) -> Iterator[tuple[int, Question]]:
+    def _made(self) -> Generator[tuple[int, Question], None, None]:
         """Every row's number and question, the reference checked; several checks at once where they are slow."""
-        from concurrent.futures import ThreadPoolExecutor
 
-        rows = READERS[self.name](self.params.path)
-        with ThreadPoolExecutor(deadline.WORKERS) as threads:
-            while batch := list(islice(rows, 1000)):
-                made = []
-                for row, data in batch:
-                    try:
-                        question = self._make(
-                            data.pop("question", None), data.pop("answer", None), data.pop("level", None),
-                            data.pop("id", None), data.pop("choices", None), data,
-                        )  # fmt: skip
-                    except QuestionError as error:
-                        raise self._error(row, error) from error
-                    made.append((row, replace(question, data=_with(question.data, row=row))))
-                checks = (threads.map if self.slow_checks else map)(self._problem, [question for _, question in made])
-                for (row, question), problem in zip(made, checks, strict=True):
-                    if problem:
-                        raise self._error(row, problem)
-                    yield row, question
+        def checked(made: tuple[int, Question]) -> tuple[int, Question, str]:
+            return *made, self._problem(made[1])
 
-    def _make(
-        self, question: Any, answer: Any, level: Any, own_id: Any, choices: Any, others: dict[str, Any]
-    ) -> Question:
+        with closing(deadline.ahead(checked, self._unchecked(), lambda made: self.slow_checks)) as stream:
+            for row, question, problem in stream:
+                if problem:
+                    raise self._error(row, problem)
+                yield row, question
+
+    def _unchecked(self) -> Iterator[tuple[int, Question]]:
+        for row, data in READERS[self.name](self.params.path):
+            try:
+                question = self._make(data)
+            except QuestionError as error:
+                raise self._error(row, error) from error
+            yield row, replace(question, data=_with(question.data, row=row))
+
+    def _make(self, others: dict[str, Any]) -> Question:
+        question, answer, level, own_id, choices = (
+            others.pop(name, None) for name in ("question", "answer", "level", "id", "choices")
+        )
         for key, value in (("question", question), ("answer", answer)):
             if value is None:
                 near = f" (it has: {', '.join(others)})" if others else ""
-                raise QuestionError(f"`{key}` is missing or null{near}.")
+                raise QuestionError(f"`{key}` is missing or null{near}; give every row one.")
             if not isinstance(value, str):
                 raise QuestionError(
                     f"`{key}` must be text{' or a number' if key == 'answer' else ''}, not {kind(value)}."
@@ -185,11 +197,12 @@ class Own:
             )
         try:
             right = grading.compare(self.rule, question, reference, self.params.seconds).outcome == "correct"
+        except deadline.DiedError:
+            return f"{failed}: its process died (it ended itself, or took too much memory); mend the check or the row."
         except deadline.DeadlineError:
-            limit = f"{self.params.seconds:g} s"
-            return f"{failed}: it took more than {limit}, or its process died; mend the check or the row."
+            return f"{failed}: it took more than {self.params.seconds:g} s; mend the check or the row, or allow more."
         except Exception as error:
-            return f"{failed}: `{self.rule}` gave {type(error).__name__}: {error}; mend the function or the row."
+            return f"{failed}: `{self.rule}` gave {grading.one_line(error)}; mend the function or the row."
         return "" if right else f"{failed}; {_MENDS.get(self.rule, 'correct the answer or the way it is graded')}."
 
 
@@ -227,7 +240,7 @@ def _options(choices: Any) -> list[str]:
     """The options of a row: a list, or a JSON list as text. Raises QuestionError where they are none."""
     if isinstance(choices, str):
         try:
-            choices = json.loads(choices)
+            choices = json.loads(choices, parse_int=str, parse_float=str)  # as those of a JSONL file
         except (ValueError, RecursionError):
             choices = None
     if not isinstance(choices, list) or not all(isinstance(c, str) and c.strip() and _is_text(c) for c in choices):

@@ -1,12 +1,15 @@
 """Reading a file of questions: row number and columns of each row, from JSONL, CSV or Parquet.
 
-A number of a file arrives as text, as it was written where the format keeps that (JSONL, CSV).
+A number of a file arrives as text, as it was written where the format keeps that (JSONL, CSV); NaN as null.
 """
 
 import codecs
 import csv
+import datetime
 import json
-from collections.abc import Callable, Iterator
+import math
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from skillfactory.errors import QuestionError
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 _NEEDED = ("question", "answer")
+_OURS = (*_NEEDED, "level", "id", "choices")
+_LONGEST_CELL = 2**27  # bytes
 
 
 def jsonl(path: str) -> Rows:
@@ -24,7 +29,7 @@ def jsonl(path: str) -> Rows:
             continue
         try:
             # Numbers stay text, so that an answer 1.50 or 1e400 arrives as it was written.
-            data = json.loads(line.decode("utf-8"), parse_int=str, parse_float=str, parse_constant=str)
+            data = json.loads(line.decode("utf-8"), parse_int=str, parse_float=str, parse_constant=_constant)
         except UnicodeDecodeError as error:
             raise QuestionError(f"{path}, row {row}: not UTF-8 text.") from error
         except (ValueError, RecursionError) as error:
@@ -36,6 +41,7 @@ def jsonl(path: str) -> Rows:
 
 def table(path: str) -> Rows:
     """Row number (the header is row 1, as a spreadsheet shows it) and cells of a CSV file; an empty cell is None."""
+    csv.field_size_limit(max(_LONGEST_CELL, csv.field_size_limit()))
     cells = csv.reader(_text_lines(path), strict=True)
     header: list[str] = []
     row = 0
@@ -45,7 +51,7 @@ def table(path: str) -> Rows:
             line = next(cells, None)
         except csv.Error as error:
             raise QuestionError(
-                f"{path}, row {row}: not CSV ({error}); quote cells that hold commas or quotes."
+                f"{path}, row {row}: not CSV ({str(error).partition(' - ')[0]}); {_mend(error)}."
             ) from error
         if line is None:
             return
@@ -74,9 +80,15 @@ def parquet(path: str) -> Rows:
                 _check_columns(path, file.schema_arrow.names, "rename the columns of the file")
             row = 0
             for batch in file.iter_batches(batch_size=1000):
+                narrow = [field for field in batch.schema if "float" in str(field.type)]  # 16 or 32 bits, or in a list
                 for data in batch.to_pylist():
                     row += 1
-                    yield row, {name: _written(value) for name, value in data.items()}
+                    for field in narrow:
+                        data[field.name] = _shortest(data[field.name], field.type)
+                    try:
+                        yield row, columns(data)
+                    except QuestionError as error:
+                        raise QuestionError(f"{path}, row {row}: {error}") from error
         except (pa.ArrowException, OSError) as error:
             told = str(error).partition("\n")[0].rstrip(".")
             raise QuestionError(f"{path} is not a Parquet file that can be read ({told}); write it again.") from error
@@ -87,9 +99,79 @@ READERS: dict[str, Callable[[str], Rows]] = {"jsonl": jsonl, "csv": table, "parq
 
 def kind(value: object) -> str:
     """What a value is, in a user's words."""
-    return {bool: "true or false", list: "a list", dict: "an object", str: "text", type(None): "null"}.get(
-        type(value), f"a value of type {type(value).__name__}"
-    )
+    words = {bool: "true or false", list: "a list", dict: "an object", str: "text", bytes: "bytes", type(None): "null"}
+    return words.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def columns(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's columns as JSON can hold them; those of bytes only where they are ours, which then is an error.
+
+    Raises QuestionError naming the column that cannot be written.
+    """
+    found = {}
+    for name, value in data.items():
+        if isinstance(value, bytes) and name not in _OURS:
+            continue
+        try:
+            found[name] = value if isinstance(value, bytes) else written(value)
+        except ValueError as error:
+            raise QuestionError(f"column `{name}` holds {error}; write it as text, or leave the column out.") from error
+    return found
+
+
+def written(value: Any) -> Any:
+    """A value as JSON can hold it: numbers, dates and times as text, at any depth; NaN as None; bytes left out.
+
+    A whole number loses the point that a column with gaps gives it. Raises ValueError saying what cannot be written.
+    """
+    if type(value).__module__ == "numpy":
+        value = float(str(value)) if type(value).__name__ in ("float16", "float32") else value.tolist()
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, dict):
+        return {str(key): written(inner) for key, inner in value.items() if not isinstance(inner, bytes)}
+    if isinstance(value, list | tuple):
+        return [written(inner) for inner in value if not isinstance(inner, bytes)]
+    if isinstance(value, float | Decimal):
+        if math.isnan(value):
+            return None
+        if math.isinf(value):
+            raise ValueError("an infinite number")
+        whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+        return str(int(value)) if whole else str(value)
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, int | datetime.timedelta | uuid.UUID):
+        return str(value)
+    raise ValueError(kind(value))
+
+
+def _shortest(value: Any, type_: Any) -> Any:
+    """The float that a number of fewer bits is written as (0.1, not 0.10000000149011612), also within lists."""
+    import numpy as np
+
+    if value is None or str(type_) == "double":
+        return value
+    if str(type_) in ("float", "halffloat"):
+        return float(str((np.float32 if str(type_) == "float" else np.float16)(value)))
+    if isinstance(value, dict):
+        return {name: _shortest(inner, type_.field(name).type) for name, inner in value.items()}
+    if isinstance(value, list) and hasattr(type_, "value_type"):
+        return [_shortest(inner, type_.value_type) for inner in value]
+    return value
+
+
+def _constant(name: str) -> None:
+    if name != "NaN":
+        raise ValueError(f"{name} is no number")
+
+
+def _mend(error: csv.Error) -> str:
+    if "new-line" in str(error):
+        return "save it with the line ends of Unix or Windows"
+    if "field limit" in str(error):
+        return f"a cell may have {_LONGEST_CELL:,} letters; is a closing quote missing?"
+    return "quote cells that hold commas or quotes"
 
 
 def _check_columns(path: str, columns: list[str], mend: str) -> None:
@@ -104,8 +186,12 @@ def _check_columns(path: str, columns: list[str], mend: str) -> None:
 def _opened(path: str) -> Any:
     try:
         return Path(path).open("rb")
+    except IsADirectoryError as error:
+        raise QuestionError(f"Question file {path} cannot be read: it is a folder; name a file in it.") from error
     except OSError as error:
-        raise QuestionError(f"Question file {path} cannot be read: {error.strerror}.") from error
+        raise QuestionError(
+            f"Question file {path} cannot be read: {error.strerror}; mend the task's `path`."
+        ) from error
 
 
 def _lines(path: str) -> Iterator[bytes]:
@@ -120,12 +206,3 @@ def _text_lines(path: str) -> Iterator[str]:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise QuestionError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8.") from error
-
-
-def _written(value: Any) -> Any:
-    """A number as text; a whole one without the point that a column with gaps gives it."""
-    if isinstance(value, float):
-        if value != value:
-            return None
-        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
-    return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value

@@ -29,4 +29,5 @@ def params_of(task: str, kind: type[P], params: dict[str, Any]) -> P:
             hint = f"did you mean `{near[0]}`?" if near else f"it takes: {', '.join(kind.model_fields)}."
             raise QuestionError(f"Task `{task}` has no parameter `{key}`; {hint}") from error
         message = first["msg"].removeprefix("Value error, ")
-        raise QuestionError(f"Task `{task}`{f', parameter `{key}`' if key else ''}: {message}.") from error
+        end = "" if message.endswith(("?", ".")) else "."
+        raise QuestionError(f"Task `{task}`{f', parameter `{key}`' if key else ''}: {message}{end}") from error

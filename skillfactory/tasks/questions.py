@@ -12,8 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -23,7 +22,7 @@ from skillfactory.recipe import Recipe, TaskSpec
 from skillfactory.records import Grade, Question
 from skillfactory.tasks import deadline
 from skillfactory.tasks.base import Task, check_references, get, progress
-from skillfactory.tasks.overlap import Overlap, check_disjoint, overlaps
+from skillfactory.tasks.overlap import Overlap, check_disjoint, overlaps, text_key
 
 if TYPE_CHECKING:
     from skillfactory.store import Run, Stage
@@ -86,10 +85,9 @@ def is_slow(task: Task) -> bool:
 
 def grade_all(task: Task, completions: Sequence[tuple[Question, str]]) -> list[Grade]:
     """The grade of each completion; several checks at once where they wait for other processes (`slow_checks`)."""
-    if len(completions) < 2 or not is_slow(task):
-        return [grade(task, question, text) for question, text in completions]
-    with ThreadPoolExecutor(deadline.WORKERS) as threads:
-        return list(threads.map(lambda each: grade(task, *each), completions))
+    slow = len(completions) > 1 and is_slow(task)
+    with closing(deadline.ahead(lambda each: grade(task, *each), completions, lambda each: slow)) as grades:
+        return list(grades)
 
 
 def make_questions(recipe: Recipe) -> Made:
@@ -115,11 +113,12 @@ def make_questions(recipe: Recipe) -> Made:
 
 def _check(task: Task, questions: list[Question]) -> None:
     """Every reference passes its own check; several at once where they wait for other processes."""
-    if not getattr(task, "slow_checks", False):
-        check_references(task, questions)
+    if getattr(task, "references_checked", False):
         return
-    with ThreadPoolExecutor(deadline.WORKERS) as threads:
-        list(threads.map(lambda question: check_references(task, [question]), questions))
+    checks = deadline.ahead(lambda each: check_references(task, [each]), questions, lambda each: is_slow(task))
+    with closing(checks):
+        for _ in checks:
+            pass
 
 
 def _wanted(recipe: Recipe) -> dict[str, Wanted]:
@@ -187,6 +186,8 @@ class _Deal:
         task = self.task(spec)
         taken = {q.id for other, held in self._sets().items() if self.wanted[other].spec != spec for q in held}
         apart = {_set(other): held for other, held in self._sets().items() if self.wanted[other].split != split}
+        splits = [self.found.get(other, []) for other in SPLITS if other != name] if name in SPLITS else []
+        said = {text_key(question.text): question.id for held in splits for question in held}
         seed, asked = seeds.derive(self.seed, "questions", name), n
         while True:
             try:
@@ -195,7 +196,7 @@ class _Deal:
                 raise QuestionError(f"{f'questions.{name}' if name in SPLITS else name}: {error}") from error
             same = overlaps(task.name, drawn, apart) if name in SPLITS else []
             refused = taken.union(theirs.id for overlap in same for _, theirs in overlap.pairs)
-            free = [question for question in drawn if question.id not in refused]
+            free = [q for q in drawn if q.id not in refused and not (said and said.get(text_key(q.text), q.id) != q.id)]
             if len(free) >= n:
                 self.found[name] = free[:n]
                 self.overlaps += same
