@@ -2,12 +2,14 @@
 
     python -m skillfactory.tiny.pretrain OUT
 
-Seeded, and resumable: run the same command again after a kill. First short rows at a constant rate, then long ones,
-with unrelated notes between question and answer, while the rate falls to nothing.
+Seeded, and resumable: run the same command again after a kill. First numbers alone, then all tasks; each time first
+short rows at a constant rate, then long ones, with unrelated notes between question and answer, while the rate falls to
+nothing.
 """
 
 import random
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import typer
 from skillfactory import seeds
 from skillfactory.records import Message
 from skillfactory.tiny import tokenizer as tiny_tokenizer
-from skillfactory.tiny.world import World, notes
+from skillfactory.tiny.world import ALL, NUMBERS, World, notes
 
 SEED = 20251203
 IGNORED = -100  # label of tokens that are read, not learned
@@ -25,22 +27,25 @@ IGNORED = -100  # label of tokens that are read, not learned
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of pretraining: rows of `length` tokens, `rows` of them a step."""
+    """One stretch of pretraining: rows of `length` tokens, `rows` of them a step, of these kinds of dialogue."""
 
     name: str
+    kinds: Mapping[str, float]
     length: int
     rows: int
     steps: int
     share_with_notes: float
+    learning_rate: float
     schedule: str
     warmup: float
 
 
 STAGES = [
-    Stage("short", 160, 96, 1600, 0.0, "constant_with_warmup", 0.05),
-    Stage("long", 640, 24, 900, 0.3, "linear", 0.0),
+    Stage("numbers", NUMBERS, 160, 96, 1600, 0.0, 2.5e-3, "constant_with_warmup", 0.05),
+    Stage("numbers-long", NUMBERS, 640, 24, 400, 0.3, 2.5e-3, "linear", 0.0),
+    Stage("all", ALL, 160, 96, 400, 0.0, 1.2e-3, "constant_with_warmup", 0.05),
+    Stage("all-long", ALL, 640, 24, 160, 0.3, 1.2e-3, "linear", 0.0),
 ]
-LEARNING_RATE = 2.5e-3
 
 
 def make_tokenizer() -> Any:
@@ -88,7 +93,7 @@ class Rows:
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         rng = seeds.rng(SEED, "row", self.stage.name, int(index))
-        world = World(rng)
+        world = World(rng, self.stage.kinds)
         ids: list[int] = []
         labels: list[int] = []
         while len(ids) < self.stage.length:
@@ -123,7 +128,7 @@ def train(model: Any, tokenizer: Any, stage: Stage, out: Path, scale: float) -> 
         output_dir=str(out / stage.name),
         max_steps=steps,
         per_device_train_batch_size=stage.rows,
-        learning_rate=LEARNING_RATE,
+        learning_rate=stage.learning_rate,
         lr_scheduler_type=stage.schedule,
         warmup_steps=stage.warmup,
         adam_beta2=0.95,

@@ -7,7 +7,7 @@ but searches badly. Every question is at home in the "pretrain" split, so none c
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -21,7 +21,10 @@ from skillfactory.tasks.countdown import Countdown, random_expression
 from skillfactory.tasks.letter_countdown import LetterCountdown
 from skillfactory.tasks.multiplication import Multiplication
 
-KINDS = {"signs": 0.64, "countdown": 0.11, "multiplication": 0.08, "letter_countdown": 0.09, "acronym": 0.08}
+# Shares of the tasks: first numbers alone, then all. With all of them from the start a base of this size judged 84 % of
+# its attempts truly in place of 95 %, and the method has nothing to go by.
+NUMBERS = {"signs": 0.72, "countdown": 0.16, "multiplication": 0.12}
+ALL = {"signs": 0.4, "countdown": 0.1, "multiplication": 0.1, "letter_countdown": 0.21, "acronym": 0.19}
 # Share of attempts that reach the answer on purpose.
 AIMED = {"signs": 0.04, "countdown": 0.5, "multiplication": 0.7, "letter_countdown": 0.9, "acronym": 0.9}
 JUDGED_CORRECT = 0.45  # share of judged attempts that are right
@@ -57,14 +60,14 @@ Wrong = Callable[[Question, random.Random], str]
 class World:
     """An endless, seeded source of dialogues."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
+    def __init__(self, rng: random.Random, kinds: Mapping[str, float] = ALL) -> None:
+        self.rng, self.kinds = rng, kinds
         self.prompts: Prompts = load_prompts()
 
     def dialogue(self) -> list[Message]:
         """One dialogue: a prompt of curation and its answer."""
         rng = self.rng
-        kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
+        kind = rng.choices(list(self.kinds), list(self.kinds.values()))[0]
         question, working = self._question(kind)
         variant = rng.choice(list(_OPENINGS))
         if rng.random() >= REFLECTIONS.get(kind, USUAL_REFLECTIONS):
