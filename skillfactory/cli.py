@@ -344,7 +344,7 @@ def convert_smollm2(out: Annotated[Path, typer.Argument(help="Folder to write.")
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _print_json(facts: object) -> None:

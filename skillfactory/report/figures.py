@@ -136,7 +136,7 @@ def _inline(svg: str, name: str, alt: str) -> str:
     return f'{head} role="img" aria-label="{escape(alt)}">{rest}'
 
 
-def _wrapped(text: str, width: int = 16) -> str:
+def _wrapped(text: str, width: int = 11) -> str:
     import textwrap
 
-    return "\n".join(textwrap.wrap(clean(text).replace("_", " "), width)) or text
+    return "\n".join(textwrap.wrap(clean(text).replace("_", " "), width, break_long_words=False)) or text
