@@ -219,7 +219,7 @@ def _specs(recipe: Recipe) -> dict[str, TaskSpec]:
 
 def _question_files(recipe: Recipe) -> dict[str, Any]:
     """Content hashes of local question files and grading functions, and whether training draws on a given stock."""
-    from skillfactory.tasks.loading import digest, local_files
+    from skillfactory.tasks.loading import digest
     from skillfactory.tasks.own_rows import READERS
 
     found: dict[str, Any] = {"questions.shared stock": _shares_stock(recipe)}
@@ -228,7 +228,7 @@ def _question_files(recipe: Recipe) -> dict[str, Any]:
         if path.is_file():
             found[f"{key}.params.path (content)"] = files.sha256(path.read_bytes())
         elif spec.params.get("path") and path.is_dir() and spec.name not in READERS:
-            found[f"{key}.params.path (content)"] = digest(local_files(str(path)))
+            found[f"{key}.params.path (content)"] = digest(str(path))
         if module := _module_file(rule.rpartition(".")[0]):
             found[f"{key}.params.grade (content)"] = files.sha256(module.read_bytes())
     return found

@@ -144,6 +144,20 @@ def test_gpqa_keeps_options_that_look_like_nothing(tmp_path: Path) -> None:
     assert {"None", "NA"} < set(json.loads(task.questions[0].data)["choices"])
 
 
+def test_rows_with_the_same_option_twice_are_dropped_and_counted(tmp_path: Path) -> None:
+    rows = [_gpqa(1), {**_gpqa(2), "Correct Answer": "5", "Incorrect Answer 2": "$5$"}, _gpqa(3)]
+    task = published("gpqa", path=write(tmp_path / "gpqa.csv", rows))
+    assert len(task.questions) == 2
+    assert task.facts()["rows_dropped"] == {"same_option_twice": 1}
+    twice = {"label": ["A", "B", "C"], "text": ["x", "y", "X"]}
+    path = write(tmp_path / "a.jsonl", [EXAMPLES["commonsense_qa"], {**EXAMPLES["commonsense_qa"], "choices": twice}])
+    task = published("commonsense_qa", path=path)
+    assert len(task.questions) == 1
+    assert task.facts()["rows_dropped"] == {"same_option_twice": 1}
+    with pytest.raises(QuestionError, match="a row of no use: same option twice"):
+        task.make(**{**EXAMPLES["commonsense_qa"], "choices": twice})
+
+
 def test_math500_by_level(tmp_path: Path) -> None:
     rows = [{**EXAMPLES["math500"], "problem": f"Problem {i}", "level": i % 5 + 1} for i in range(10)]
     path = write(tmp_path / "math.jsonl", rows)
@@ -153,6 +167,20 @@ def test_math500_by_level(tmp_path: Path) -> None:
     assert [question.text.splitlines()[0] for question in hard.questions] == ["Problem 4", "Problem 9"]
     assert hard.facts()["rows_dropped"] == {"other_level": 8}
     assert outcome(hard, hard.questions[0], "10/12") == "correct"
+
+
+def test_text_that_looks_like_a_date_stays_text(tmp_path: Path) -> None:
+    """`datasets` makes dates of a column of JSON that holds nothing else."""
+    rows = [{**EXAMPLES["math500"], "problem": f"Problem {i}", "answer": f"2020-01-0{i}"} for i in range(1, 4)]
+    task = published("math500", path=write(tmp_path / "dates.jsonl", rows))
+    assert [question.answer for question in task.questions] == ["2020-01-01", "2020-01-02", "2020-01-03"]
+    times = {**_gpqa(1), "Correct Answer": "1999-12-31", "Incorrect Answer 1": "1999-12-31 23:59:00"}
+    (question,) = published("gpqa", path=write(tmp_path / "gpqa.jsonl", [times])).questions
+    assert {"1999-12-31", "1999-12-31 23:59:00"} < set(json.loads(question.data)["choices"])
+    choices = {"label": ["A", "B"], "text": ["1914-07-28", "1939-09-01"]}
+    row = {**EXAMPLES["commonsense_qa"], "choices": choices, "answerKey": "B"}
+    (question,) = published("commonsense_qa", path=write(tmp_path / "c.jsonl", [row])).questions
+    assert json.loads(question.data)["choices"] == choices["text"]
 
 
 def test_amc_answers_may_be_floats() -> None:
@@ -272,6 +300,14 @@ def test_rows_and_repeated_questions(tmp_path: Path) -> None:
     assert len(published("gsm8k", path=path, rows=3).questions) == 3
 
 
+def test_questions_that_differ_in_case_or_in_how_the_answer_is_asked_for_are_the_same(tmp_path: Path) -> None:
+    texts = ["How many are left?", "how  many are LEFT?", "How many are left?\nThe answer is a whole number.", "How?"]
+    path = write(tmp_path / "a.jsonl", [{"question": text, "answer": "#### 1"} for text in texts])
+    task = published("gsm8k", path=path)
+    assert [question.text.splitlines()[0] for question in task.questions] == ["How many are left?", "How?"]
+    assert task.facts()["rows_dropped"] == {"same_question": 2}
+
+
 # --- bad input
 
 
@@ -301,7 +337,24 @@ _GOOD = _line(question="q", answer="#### 1")
         ("gsm8k", "a.jsonl", _line(question="q", answer="#### many"), r"of use \(rows dropped: fails_own_check 1\)"),
         ("gsm8k", "a.jsonl", _GOOD + '{"question": \n', r"a\.jsonl, row 2: not JSON"),
         ("gsm8k", "a.jsonl", _line(question="\ud800", answer="#### 1"), r"a\.jsonl, row 1: half a surrogate"),
-        ("gsm8k", "a.csv", "question,answer\nq,#### 1,more\n", r"a\.csv has more cells in a row than"),
+        (
+            "gsm8k",
+            "a.csv",
+            "question,answer\nq,#### 1,more\n",
+            r"a\.csv has more cells in a row than its header has col",
+        ),
+        (
+            "gsm8k",
+            "a.csv",
+            "question,answer\nq,#### 1\nr,#### 1,more\n",
+            r"a\.csv, line 3: 3 cells, but there are 2 columns; quote cells that hold commas\.$",
+        ),
+        (
+            "gsm8k",
+            "a.json",
+            json.dumps({"data": [{"question": "q", "answer": "#### 1"}]}),
+            r"rows must stand on their own, as a list \[\{…\}, …\] or one a line, not under `data`\.",
+        ),
         ("gsm8k", "a.parquet", "PAR1 and no more", r"a\.parquet is no whole parquet file"),
         ("gsm8k", "a.txt", "q", r"a\.txt has no file of a known kind; give \.json, \.jsonl, \.csv, \.parquet\."),
         ("gsm8k", "", "", r"is not there; give `path` a file or a folder\."),
@@ -362,6 +415,54 @@ def test_a_folder_has_configurations_and_splits(tmp_path: Path) -> None:
     first, digest = published("gsm8k", path=tmp_path).facts(), "digest"
     write(tmp_path / "main" / "train-00000-of-00001.parquet", _sums(range(4)))
     assert published("gsm8k", path=tmp_path).facts()[digest] != first[digest]
+
+
+def test_the_digest_is_of_all_that_decides_what_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    _repository(folder, "main", {"train": [_sums(range(3))], "test": [_sums(range(3, 6))]})
+    seen = set()
+
+    def digest() -> str:
+        task = published("gsm8k", path=folder)
+        _ = task.questions
+        return str(task.facts()["digest"])
+
+    def changes() -> bool:
+        before = len(seen)
+        seen.add(digest())
+        return len(seen) > before
+
+    assert changes()
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("split: train", "split: other"))
+    assert changes(), "the README says which file is which split"
+    (folder / "main" / "extra.jsonl.gz").write_bytes(b"not read here, but by `datasets`")
+    assert changes()
+    (folder / "main" / "extra.jsonl.gz").rename(folder / "extra.jsonl.gz")
+    assert changes(), "the name of a folder may decide the split"
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "lock").touch()
+    assert not changes(), "what a download leaves behind"
+    folder.rename(tmp_path / "moved")
+    folder = tmp_path / "moved"
+    assert not changes(), "the same copy elsewhere"
+
+
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "sums.jsonl", _sums(range(3)))
+    task = published("gsm8k", path="~/sums.jsonl")
+    assert len(task.questions) == 3
+    assert task.facts()["digest"] == published("gsm8k", path=tmp_path / "sums.jsonl").facts()["digest"]
+
+
+def test_what_save_to_disk_wrote_is_named(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_list([dict(row) for row in _sums(range(3))]).save_to_disk(tmp_path / "saved")
+    says = r"saved was written by `save_to_disk`; write it with `to_parquet` or `to_json` and name that file\.$"
+    with pytest.raises(QuestionError, match=says):
+        _ = published("gsm8k", path=tmp_path / "saved").questions
 
 
 _ASK = """

@@ -17,12 +17,12 @@ from skillfactory.errors import QuestionError
 from skillfactory.records import Grade, Question
 from skillfactory.tasks import deadline, reasoning_gym
 from skillfactory.tasks.base import home
-from skillfactory.tasks.reasoning_gym import EVALUATES, is_safe, packed, unpacked
+from skillfactory.tasks.reasoning_gym import packed, unpacked
+from skillfactory.tasks.reasoning_gym_safety import EVALUATES, FUNCTIONS, is_safe
 
 scoring = pytest.importorskip("skillfactory.tasks.reasoning_gym_scoring")
 SLOW = ("futoshiki", "knight_swap", "sokoban", "zebra_puzzles", "intermediate_integration", "puzzle24")  # to generate
 _EVALUATES_ANSWER = re.compile(r"\b(?:eval|exec|parse_expr|sympify|S)\((?:str\()?(?:user_)?answer")
-WITHOUT_REFERENCES = ("boxnet", "rush_hour")
 
 
 def entries(member: str, n: int, seed: int = 5) -> list[dict[str, Any]]:
@@ -44,10 +44,10 @@ def verdict(member: str, made: Question, answer: str) -> str:
 def test_the_names_are_those_of_the_library() -> None:
     from reasoning_gym.factory import DATASETS
 
-    assert reasoning_gym.names() == sorted(set(DATASETS) - {"composite"})
+    assert reasoning_gym.names() == sorted(set(DATASETS) - {"boxnet", "composite", "rush_hour"})
 
 
-@pytest.mark.parametrize("member", sorted(set(reasoning_gym.names()) - {*SLOW, *WITHOUT_REFERENCES}))
+@pytest.mark.parametrize("member", sorted(set(reasoning_gym.names()) - set(SLOW)))
 def test_references_pass_and_junk_does_not(member: str) -> None:
     """Also after the way to disk and back, by another instance of the scorer."""
     task = tasks.get(f"reasoning_gym:{member}")
@@ -116,12 +116,45 @@ def test_safe_text_calls_only_functions_of_mathematics(text: str) -> None:
         assert not isinstance(node, ast.Attribute | ast.Lambda | ast.Subscript | ast.JoinedStr | ast.NamedExpr)
         if isinstance(node, ast.Call):
             assert isinstance(node.func, ast.Name)
-            assert node.func.id in reasoning_gym._FUNCTIONS.split("|")
+            assert node.func.id in FUNCTIONS.split("|")
 
 
-@pytest.mark.parametrize("answer", ["x**2/2 + C", "-3*cos(4*x - 5)**4/4 + C", "exp(x)*(x - 1) + C", "3*(10 + 7 - 9)"])
+@pytest.mark.parametrize(
+    "answer",
+    ["x**2/2 + C", "-3*cos(4*x - 5)**4/4 + C", "exp(x)*(x - 1) + C", "3*(10 + 7 - 9)", "x**64", "x ** -2", "(x**4)**16",
+     "2*(4*x + 7)**(3/2) + C", "(2*x**3 + 1)**5", "x**2*(x**3 + x**64)"],
+)  # fmt: skip
 def test_plain_expressions_are_safe(answer: str) -> None:
     assert is_safe(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["9**9**9**9", "9**(9**9)", "((9**9)**9)**9", "x**65", "2**100", "2**-65", "9**9**x", "9**x", "9**(x)", "9**(9*9)",
+     "sin(x**9)**9", "(x**9/3 + 1)**8", "2**(65/2)", "2**9.5", "2**(1/2)**64", "1e999999999", "1.5e99", "1_0"],
+)  # fmt: skip
+def test_endless_arithmetic_is_not_computed(answer: str) -> None:
+    assert not is_safe(answer)
+    task, made = question("simple_integration")
+    assert task.grade(made, f"<answer>{answer}</answer>") == Grade("wrong", answer, "unsafe_text")
+
+
+powers = st.recursive(
+    st.integers(0, 999).map(str),
+    lambda inner: (
+        st.tuples(inner, st.sampled_from(["*", "+", "-"]), inner).map("".join)
+        | st.tuples(inner, st.integers(0, 70)).map(lambda pair: f"({pair[0]})**{pair[1]}")
+        | st.tuples(inner, st.integers(0, 70)).map(lambda pair: f"{pair[0]}**{pair[1]}")
+    ),
+    max_leaves=6,
+)
+
+
+@given(powers)
+def test_safe_powers_stay_small(text: str) -> None:
+    """A number of d digits has at most 3.4 d bits, and no power is above 64."""
+    if is_safe(text):
+        assert int(eval(text)).bit_length() <= 250 * len(text)
 
 
 def test_grades_through_worker_processes() -> None:
@@ -135,33 +168,120 @@ def test_grades_through_worker_processes() -> None:
 
 def test_a_check_that_hangs_or_breaks_is_not_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     task, made = question("simple_integration")
-    monkeypatch.setattr(reasoning_gym, "SCORE_SECONDS", 1.0)
-    assert task.grade(made, "<answer>9**9**9**9</answer>") == Grade("no_answer", "9**9**9**9", "check_timed_out")
+    variable = json.loads(made.data)["metadata"]["variable"]
+    slow = f"({variable} + 1)**64*sin({variable})"
+    with monkeypatch.context() as patched:
+        patched.setattr(reasoning_gym, "SCORE_SECONDS", 0.001)
+        assert task.grade(made, f"<answer>{slow}</answer>") == Grade("no_answer", slow, "check_timed_out")
     broken = Question(made.id, made.task, "", made.text, made.answer, "{")
     assert task.grade(broken, "<answer>x</answer>").reason == "check_failed"
 
 
-@pytest.mark.parametrize(
-    ("member", "fooling"),
-    [
-        ("coin_flip", ["0"]),
-        ("complex_arithmetic", ["NaN"]),
-        ("countdown", ["{target}", "{answer} * 1**1"]),
-        ("game_of_life_halting", ["yes", "0"]),
-        ("puzzle24", ["6 * 4 * 1 * 1", "24 + 1 - 1 + 0"]),
-    ],
-)
-def test_what_fools_the_library_does_not_fool_us(member: str, fooling: list[str]) -> None:
-    """`puzzle24` takes any four numbers, `game_of_life_halting` any text, and so on; see GUARDS."""
+FOOLING: dict[str, list[str]] = {
+    "advanced_geometry": ["{answer}, 5"],
+    "chain_sum": ["{answer},,"],
+    "coin_flip": ["0"],
+    "complex_arithmetic": ["NaN"],
+    "cryptarithm": ["A=1,{answer},{answer}"],
+    "fraction_simplification": ["{answer} or 1/2", "{answer}junk"],
+    "game_of_life_halting": ["yes", "0"],
+    "graph_color": ['{"0": 9, "77": 1, {inside}'],
+    "gsm_symbolic": ["-{answer}", "{answer} or 1020", "{answer} of -7"],
+    "jugs": ['["fill A please", {inside}'],
+    "kakurasu": ["{answer}x", "-{answer}"],
+    "knights_knaves": ["{answer} Perhaps.", "Maybe {answer}"],
+    "letter_jumble": ["{answer} more words"],
+    "polynomial_equations": ["{answer}, many", "x, {answer}"],
+    "prime_factorization": ["× {answer} ×"],
+    "propositional_logic": ["{answer} ∨ junk"],
+    "puzzle24": ["6 * 4 * 1 * 1", "6 * 4 + 1 / 2"],
+    "quantum_lock": ["no: {answer}", "{answer}0"],
+    "rubiks_cube": ["2U 9x9 {answer}"],
+    "simple_integration": ["{answer}x"],
+    "spell_backward": ["{answer} and more"],
+    "survo": ["so {answer} it is"],
+    "time_intervals": ["{answer} or so", "{answer}:99"],
+    "tower_of_hanoi": ["-{answer}"],
+    "word_sorting": ["{answer}, more"],
+}
+
+
+@pytest.mark.parametrize("member", sorted(FOOLING))
+def test_what_fools_the_library_does_not_fool_us(member: str) -> None:
+    """Each text gets full marks from the library for some question, and from us for none."""
     task = tasks.get(f"reasoning_gym:{member}")
-    entry = entries(member, 4)[-1]
+    with scoring._quiet():
+        dataset = scoring._create(member, {"seed": 5, "size": 15})
+        found = [kept for i in range(15) if (kept := scoring._checked(member, dataset, dataset[i]))]
+    for text in FOOLING[member]:
+        fooled = 0
+        for entry in found:
+            made = task.make(**entry)
+            answer = text.replace("{answer}", made.answer.strip()).replace("{inside}", made.answer[1:])
+            fooled += dataset.score_answer(answer, entry) >= 1
+            right = member == "puzzle24" and sorted(entry["metadata"]["numbers"]) == [1, 1, 4, 6]
+            assert right or verdict(member, made, answer) != "correct", answer
+        assert fooled, text
+
+
+@pytest.mark.parametrize(
+    ("member", "change"), [("decimal_arithmetic", 0.0009), ("number_format", 0.009), ("pool_matrix", 0.02)]
+)
+def test_numbers_that_are_only_near_are_wrong(member: str, change: float) -> None:
+    task = tasks.get(f"reasoning_gym:{member}")
+    with scoring._quiet():
+        dataset = scoring._create(member, {"seed": 5, "size": 10})
+    fooled = 0
+    for entry in entries(member, 10):
+        made = task.make(**entry)
+        first, *others = made.answer.split(" ")
+        if "\n" in first:
+            continue
+        near = " ".join([f"{float(first) + change:.9f}", *others])
+        fooled += dataset.score_answer(near, entry) >= 1
+        assert verdict(member, made, near) == ""
+        longer = " ".join([f"{float(first):.13f}", *others])  # other writings of the same
+        assert verdict(member, made, longer) == "correct"
+    assert fooled
+
+
+def test_a_reference_below_zero_is_not_any_number() -> None:
+    """The library measures how far an answer is relative to it, and a negative distance is worth more than 1."""
+    task = tasks.get("reasoning_gym:calendar_arithmetic")
+    made = task.make(question="?", answer="-1", metadata={"task": "recurring_event_day"})
+    assert [verdict("calendar_arithmetic", made, answer) for answer in ("-1", "7", "0")] == ["correct", "", ""]
+
+
+@pytest.mark.parametrize(("numbers", "target", "answer"), [([2, 3], 8, "2**3"), ([999_999, 1], 999_999, "999999 + 1")])
+def test_powers_and_near_values_are_no_countdown(numbers: list[int], target: int, answer: str) -> None:
+    metadata = {"numbers": numbers, "target": target}
+    made = tasks.get("reasoning_gym:countdown").make(question="?", answer="", metadata=metadata)
+    assert scoring._create("countdown", {}).score_answer(answer, {"metadata": metadata}) == 1
+    assert verdict("countdown", made, answer) == ""
+
+
+def test_a_larger_board_is_another() -> None:
+    _, made = question("game_of_life")
+    assert verdict("game_of_life", made, json.dumps(json.loads(made.answer))) == "correct"
+    assert verdict("game_of_life", made, f"{made.answer[:-1]}, [1, 1]]") == ""
+
+
+def test_premises_do_not_contradict_each_other() -> None:
+    """Otherwise whatever is said follows from them, and with it the opposite."""
+    dataset = scoring._create("propositional_logic", {"seed": 5, "size": 40})
+    kept = entries("propositional_logic", 40)
+    assert 20 < len(kept) < 40
+    assert not any(dataset.score_answer(f"¬{entry['answer']}", entry) >= 1 for entry in kept)
+
+
+def test_conclusions_may_be_written_otherwise() -> None:
+    task = tasks.get("reasoning_gym:propositional_logic")
+    entry = next(each for each in entries("propositional_logic", 20) if each["answer"].count("(") == 1)
     made = task.make(**entry)
-    if member == "puzzle24" and sorted(entry["metadata"]["numbers"]) == [1, 1, 4, 6]:
-        pytest.skip("these are its numbers")
-    for text in fooling:
-        answer = text.format(answer=made.answer, **entry["metadata"])
-        assert verdict(member, made, answer) != "correct"
-    assert verdict(member, made, made.answer) == "correct"
+    for text in (f"({made.answer})", made.answer[1:-1], made.answer.replace(" ", ""), f"¬¬{made.answer}"):
+        assert verdict("propositional_logic", made, text) == "correct", text
+    for text in (made.answer[1:], made.answer[:-1], f"{made.answer} P", f"{made.answer})"):
+        assert verdict("propositional_logic", made, text) != "correct", text
 
 
 def test_sorted_numbers_must_be_those_given() -> None:
@@ -199,7 +319,10 @@ def test_generators_that_depend_on_hashes_give_the_same_in_every_process() -> No
     ("name", "params", "message"),
     [
         ("chain_sun", {}, r"Unknown task `reasoning_gym:chain_sun`; did you mean `reasoning_gym:chain_sum`\?"),
-        ("composite", {}, "`skillfactory tasks reasoning_gym` lists them"),
+        ("zzz", {}, "`skillfactory tasks reasoning_gym` lists them"),
+        ("composite", {}, r"`reasoning_gym:composite` cannot be used: it is made of others; name those\."),
+        ("boxnet", {}, r"`reasoning_gym:boxnet` cannot be used: the library gives it no reference answers\."),
+        ("rush_hour", {}, "gives it no reference answers"),
         ("", {}, "name one, such as `reasoning_gym:chain_sum`"),
         ("chain_sum", {"min_term": 3}, "no parameter `min_term`; did you mean `min_terms`"),
         ("chain_sum", {"seed": 3}, "no parameter `seed`; it takes: min_terms"),
@@ -212,9 +335,10 @@ def test_mistakes_are_one_sentence(name: str, params: dict[str, Any], message: s
         tasks.get(f"reasoning_gym:{name}", **params)
 
 
-def test_a_task_without_references_is_refused() -> None:
-    with pytest.raises(QuestionError, match=r"rush_hour: none of its first 100 entries has a reference answer"):
-        tasks.get("reasoning_gym:rush_hour").generate(1, 0)
+def test_parameters_that_give_no_references_are_refused() -> None:
+    task = tasks.get("reasoning_gym:simple_integration", min_degree=70, max_degree=75)
+    with pytest.raises(QuestionError, match=r"none of its first 100 entries has a reference answer that passes"):
+        task.generate(1, 0)
 
 
 def test_a_missing_library_is_named_with_its_command() -> None:

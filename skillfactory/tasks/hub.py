@@ -16,8 +16,9 @@ from skillfactory.errors import QuestionError
 from skillfactory.records import Grade, Question
 from skillfactory.tasks import pool
 from skillfactory.tasks.base import Task, register
-from skillfactory.tasks.grading import ask_choice, grade_answer
+from skillfactory.tasks.grading import ask_choice, grade_answer, plain, unwrapped
 from skillfactory.tasks.loading import LARGE, digest, local_files, open_rows, revision
+from skillfactory.tasks.overlap import text_key
 from skillfactory.tasks.params import params_of
 from skillfactory.tasks.published import SETS, DataSet, Item, identity
 
@@ -76,7 +77,7 @@ class Published:
     def facts(self) -> dict[str, Any]:
         """Where the questions came from, what was read so far and what was dropped, for the run's manifest."""
         path = self.params.path
-        local = {"path": path, "digest": digest(local_files(path))} if path else {}
+        local = {"path": path, "digest": digest(path)} if path else {}
         remote = {
             "hub_id": self.params.hub_id,
             "config": self.params.config,
@@ -103,6 +104,8 @@ class Published:
         item = self.about.read(row, self.params)
         if isinstance(item, str):
             return item
+        if len({plain(unwrapped(choice)) for choice in item.choices}) < len(item.choices):
+            return "same_option_twice"
         return Question(
             id=identity(self.name, item.question, item.choices),
             task=self.name,
@@ -135,7 +138,7 @@ class Published:
             )
 
     def _different(self, rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Question]:
-        seen: set[str] = set()
+        seen: set[int] = set()  # by hash, for memory: there may be a million
         for number, row in rows:
             self._read += 1
             try:
@@ -144,10 +147,10 @@ class Published:
                 raise QuestionError(f"{self.source}, row {number}: {error}") from error
             if isinstance(made, str):
                 self._dropped[made] += 1
-            elif made.id in seen:
+            elif (said := hash(text_key(made.text.removesuffix(f"\n{self.about.ask}")))) in seen:
                 self._dropped["same_question"] += 1
             else:
-                seen.add(made.id)
+                seen.add(said)
                 yield made if self.lazy else replace(made, data=json.dumps({**json.loads(made.data), "row": number}))
 
     def _own_checks(self, questions: list[Question]) -> list[Grade]:
@@ -160,8 +163,17 @@ class Published:
         rows, self._commit = open_rows(self.about, self.params, self.source, seed)
         for number, row in enumerate(islice(rows, self.params.rows or None), start=1):
             if number == 1 and (missing := [column for column in self.about.columns if column not in row]):
-                raise QuestionError(f"{self.source} has no column `{missing[0]}`; it has: {', '.join(row)}.")
+                raise QuestionError(
+                    f"{self.source} has no column `{missing[0]}`; it has: {', '.join(row)}."
+                    if not any(isinstance(cell, list) for cell in row.values())
+                    else f"{self.source} has no column `{missing[0]}`; its rows must stand on their own, as a list "
+                    f"[{{…}}, …] or one a line, not under {_named(row)}."
+                )
             yield number, row
+
+
+def _named(row: dict[str, Any]) -> str:
+    return ", ".join(f"`{column}`" for column in row)
 
 
 def _publish(about: DataSet) -> None:

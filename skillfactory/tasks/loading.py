@@ -35,7 +35,9 @@ def _read(rows: Any, source: str, params: HubParams) -> Rows:
     with _told(source, params):
         for row in rows:
             if "__index_level_0__" in row:  # what pandas makes of a csv file with cells beyond its header
-                raise QuestionError(f"{source} has more cells in a row than its header has columns.")
+                raise QuestionError(
+                    f"{source} has more cells in a row than its header has columns; quote cells that hold commas."
+                )
             yield row
 
 
@@ -43,7 +45,7 @@ def _local(about: DataSet, params: HubParams, seed: int | None) -> tuple[Any, st
     """Streamed, so that nothing is copied into a cache."""
     import datasets
 
-    path, files = Path(params.path), local_files(params.path)
+    path, files = Path(params.path).expanduser(), local_files(params.path)
     options = dict(about.reader or {}) if all(file.suffix == ".csv" for file in files) else {}
     if path.is_dir():
         folder = str(path.resolve())
@@ -107,7 +109,7 @@ def _table_shuffled(table: Any, seed: int, name: str) -> Iterator[dict[str, Any]
 
 def local_files(given: str) -> list[Path]:
     """The data files of a local copy, a file or a folder. Raises QuestionError where there are none."""
-    path = Path(given)
+    path = Path(given).expanduser()
     if not path.exists():
         raise QuestionError(f"Data set {path} is not there; give `path` a file or a folder.")
     files = sorted(file for file in path.rglob("*") if file.suffix in KINDS) if path.is_dir() else [path]
@@ -118,12 +120,21 @@ def local_files(given: str) -> list[Path]:
     return files
 
 
-def digest(files: list[Path]) -> str:
-    """What the files hold, as 16 hex digits; of very large copies only names and sizes count."""
-    size = sum(file.stat().st_size for file in files)
+def digest(given: str) -> str:
+    """What a local copy holds, as 16 hex digits; of very large ones only names and sizes count.
+
+    All files of a folder but hidden ones: README.md says what belongs to which split, and `datasets` reads more kinds.
+    Raises QuestionError where there are no data files.
+    """
+    local_files(given)
+    path = Path(given).expanduser()
+    below = [file.relative_to(path) for file in path.rglob("*") if file.is_file()] if path.is_dir() else []
+    names = sorted(file for file in below if not any(part.startswith(".") for part in file.parts))
+    files = {name.as_posix(): path / name for name in names} or {path.name: path}
+    size = sum(file.stat().st_size for file in files.values())
     parts: list[str | int] = []
-    for file in files:
-        parts += [file.name, file.stat().st_size]
+    for name, file in files.items():
+        parts += [name, file.stat().st_size]
         if size <= LARGE:
             with file.open("rb") as opened:
                 parts.append(hashlib.file_digest(opened, "blake2b").hexdigest())
@@ -169,7 +180,7 @@ def _sentence(source: str, params: HubParams, error: Exception) -> str:
     if re.match(r"Bad split|Unknown split", message):
         return f"{source} has no split {params.split!r}{choices}"
     if params.path:
-        return _broken_row(local_files(params.path)) or f"{source} cannot be read: {_first_line(causes[-1])}."
+        return _broken_copy(source, message, local_files(params.path), causes)
     if "GatedRepoError" in kinds or "gated" in message:
         return (
             f"{source} is open only to those who accepted its terms: accept them at "
@@ -188,6 +199,17 @@ def _sentence(source: str, params: HubParams, error: Exception) -> str:
             f"{source}: the hub has no such data set, or not for you; mend `hub_id`, or set HF_TOKEN if it is private."
         )
     return f"{source} cannot be read: {_first_line(causes[0])}."
+
+
+def _broken_copy(source: str, message: str, files: list[Path], causes: list[BaseException]) -> str:
+    if "save_to_disk" in message:
+        return f"{source} was written by `save_to_disk`; write it with `to_parquet` or `to_json` and name that file."
+    if cells := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", message):
+        return (
+            f"{source}, line {cells[2]}: {cells[3]} cells, but there are {cells[1]} columns; "
+            "quote cells that hold commas."
+        )
+    return _broken_row(files) or f"{source} cannot be read: {_first_line(causes[-1])}."
 
 
 def _broken_row(files: list[Path]) -> str:

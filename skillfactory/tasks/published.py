@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, time
 from typing import Any
 
 from pydantic import Field, create_model
@@ -95,7 +96,7 @@ def _at(name: str, base: type[HubParams] = HubParams, **defaults: str) -> type[H
 
 def text(row: Row, column: str) -> str:
     """A cell as text without spaces around it. Raises QuestionError where there is none."""
-    value = row.get(column)
+    value = as_text(row.get(column))
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip():
@@ -103,6 +104,13 @@ def text(row: Row, column: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise QuestionError(f"`{column}` must be text or a number, not {type(value).__name__}.")
     return str(value).strip()
+
+
+def as_text(value: Any) -> Any:
+    """The value; a date as the text which `datasets` took for one, in a column of JSON that holds nothing else."""
+    if not isinstance(value, datetime):
+        return value
+    return value.date().isoformat() if value.time() == time.min else value.isoformat(" ")
 
 
 def identity(name: str, question: str, choices: tuple[str, ...] = ()) -> str:
@@ -135,6 +143,7 @@ def _commonsense_qa(row: Row, params: HubParams) -> Item:
         pairs = [(option.get("label"), option.get("text")) for option in options if isinstance(option, Mapping)]
     elif isinstance(options, Mapping) and isinstance(options.get("label"), list):  # {label: […], text: […]}
         pairs = list(zip(options["label"], options.get("text") or [], strict=False))
+    pairs = [(as_text(label), as_text(option)) for label, option in pairs]
     if len(pairs) < 2 or not all(isinstance(part, str) and part.strip() for pair in pairs for part in pair):
         raise QuestionError("`choices` must have a `label` and a `text` for each of at least two options.")
     try:

@@ -8,15 +8,16 @@ Right is only what its scorer gives full marks. Deviations from the library, eac
    sympy's `parse_expr`, which evaluates it too, without a time limit. So both run in worker processes with a deadline.
    The entry (its metadata as JSON) is kept with the question: another process or another release cannot change it.
 3. Hostile answers. Where a scorer evaluates (EVALUATES), an answer must be made of numbers, names, + - * / ** ( ) and
-   calls of a few functions of mathematics. No attributes, strings, brackets, keywords, built-in names or calls of
-   anything else: without them nothing but arithmetic can be written. Whatever does not fit is wrong ("unsafe_text"),
-   unread; so is an integral given back as `Integral(…)`, which the scorer would take for its own solution.
-4. Lenient scorers. Where it gives full marks to answers that are no solutions, GUARDS says what else must hold.
-5. References. An entry whose own reference answer does not pass (or that has none) is dropped, and counted in `facts`.
-   Tasks that have none at all cannot be used: boxnet and rush_hour. `composite` is made of others; name those.
+   calls of a few functions of mathematics, with small exponents. No attributes, strings, brackets, keywords, built-in
+   names or calls of anything else: without them nothing but arithmetic can be written. Whatever does not fit is wrong
+   ("unsafe_text"), unread; so is an integral given back as `Integral(…)`, which the scorer would take for its own
+   solution.
+4. Lenient scorers. Where they give full marks to answers that are no solutions, reasoning_gym_guards.py says what else
+   must hold.
+5. References. An entry whose own reference answer does not pass (or that has none) is dropped, and counted in `facts`;
+   so is one of propositional_logic whose premises contradict each other. Tasks that have no references cannot be used.
 """
 
-import builtins
 import json
 import re
 from collections.abc import Iterator
@@ -26,7 +27,6 @@ from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import count
-from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +36,18 @@ from skillfactory.records import Grade, Question
 from skillfactory.tasks import deadline
 from skillfactory.tasks.answers import extract_answer
 from skillfactory.tasks.base import draw_unique, register
+from skillfactory.tasks.reasoning_gym_safety import EVALUATES, is_safe
 
 _SCORING = "skillfactory.tasks.reasoning_gym_scoring"
 BLOCK = 20  # entries of one seed; a part of what a seed means, for some generators depend on it
-# Their scorers give the answer to `eval` or to sympy's `parse_expr`.
-EVALUATES = frozenset(
-    ("binary_matrix", "countdown", "intermediate_integration", "n_queens", "polynomial_multiplication", "puzzle24",
-     "simple_integration", "spiral_matrix", "string_insertion")
-)  # fmt: skip
-_FUNCTIONS = "sin|cos|tan|cot|sec|csc|asin|acos|atan|sinh|cosh|tanh|exp|log|ln|sqrt|Abs"
-_TOKEN = re.compile(
-    rf"\s*(?:(?P<call>(?:{_FUNCTIONS})\s*\()|(?P<number>[0-9]+(?:\.[0-9]+)?)|(?P<name>[A-Za-z][A-Za-z0-9]*|_(?!_))"
-    r"|(?P<open>\()|(?P<close>\))|(?P<operator>\*\*|[-+*/]))"
-)
 DRAW_SECONDS = 120.0
 SCORE_SECONDS = 10.0
 MISSES = 2000
-_EXCLUDED = ("composite",)
+_EXCLUDED = {
+    "boxnet": "the library gives it no reference answers",
+    "composite": "it is made of others; name those",
+    "rush_hour": "the library gives it no reference answers",
+}
 _NAME = re.compile(r'register_dataset\(\s*(?:"(\w+)"|DATASET_NAME)')
 _CONSTANT = re.compile(r'^DATASET_NAME = "(\w+)"', re.MULTILINE)
 
@@ -155,25 +150,6 @@ def parameters(member: str) -> dict[str, Any]:
     return {each.name: getattr(config, each.name) for each in fields(config) if each.name not in ("seed", "size")}
 
 
-def is_safe(answer: str) -> bool:
-    """Whether a text holds nothing that could escape when it is evaluated; see the module's third point.
-
-    A parenthesis may only group or follow the name of a listed function, so nothing else can be called.
-    """
-    position, before, end = 0, "", len(answer.rstrip())
-    while position < end:
-        token = _TOKEN.match(answer, position)
-        if token is None:
-            return False
-        kind = str(token.lastgroup)
-        if kind == "open" and before in ("number", "name", "close"):
-            return False
-        if kind == "name" and (hasattr(builtins, token["name"]) or iskeyword(token["name"])):
-            return False
-        position, before = token.end(), kind
-    return True
-
-
 @cache
 def _library() -> dict[str, Any]:
     if find_spec("reasoning_gym") is None:
@@ -187,6 +163,8 @@ def _library() -> dict[str, Any]:
 
 def _known(member: str) -> Any:
     known = _library()
+    if member in _EXCLUDED:
+        raise QuestionError(f"Task `reasoning_gym:{member}` cannot be used: {_EXCLUDED[member]}.")
     if member not in known:
         near = get_close_matches(member, known, n=1)
         hint = f"did you mean `reasoning_gym:{near[0]}`?" if near else "`skillfactory tasks reasoning_gym` lists them."

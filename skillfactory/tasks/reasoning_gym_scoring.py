@@ -7,16 +7,16 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator
-from fractions import Fraction
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import reasoning_gym
 
-from skillfactory.tasks import arithmetic
 from skillfactory.tasks.answers import extract_answer
-from skillfactory.tasks.reasoning_gym import BLOCK, EVALUATES, is_safe, packed, unpacked
+from skillfactory.tasks.reasoning_gym import BLOCK, packed, unpacked
+from skillfactory.tasks.reasoning_gym_guards import GUARDS
+from skillfactory.tasks.reasoning_gym_safety import EVALUATES, is_safe
 
 
 def drawn(member: str, params: dict[str, Any], seed: int) -> list[dict[str, Any]]:
@@ -41,6 +41,8 @@ def _checked(member: str, dataset: Any, entry: dict[str, Any]) -> dict[str, Any]
         return None
     metadata = unpacked(json.loads(json.dumps(packed(entry["metadata"]))))  # as it will be when it is read again
     kept = {"question": entry["question"], "answer": reference, "metadata": metadata}
+    if member == "propositional_logic" and _judged(member, dataset, kept, f"¬{answer}") == "correct":
+        return None  # its premises contradict each other, so that whatever is said follows from them
     return kept if _judged(member, dataset, kept, answer) == "correct" else None
 
 
@@ -75,43 +77,6 @@ def _reference(entry: dict[str, Any]) -> str | None:
         if answer is None:
             answer = metadata.get(key)
     return answer if answer is None or isinstance(answer, str) else json.dumps(answer)
-
-
-def _is_fraction_near(answer: str, entry: dict[str, Any]) -> bool:
-    given, wanted = (Fraction(text.replace(",", "")) for text in (answer, entry["answer"]))
-    return abs(given - wanted) <= min(Fraction(1, 10_000), abs(wanted) / 100)
-
-
-def _is_expression_of(answer: str, numbers: list[int], target: int) -> bool:
-    try:
-        expression = arithmetic.parse(answer)
-    except arithmetic.ArithmeticSyntaxError:
-        return False
-    return sorted(expression.numbers) == sorted(numbers) and expression.value == target
-
-
-def _is_same_list(answer: str, entry: dict[str, Any]) -> bool:
-    given, wanted = (json.loads(text.replace("'", '"')) for text in (answer, entry["answer"]))
-    return [float(number) for number in given] == [float(number) for number in wanted]
-
-
-# What must hold besides, where the library's scorer gives full marks to answers that are no solutions.
-GUARDS: dict[str, Callable[[str, dict[str, Any]], bool]] = {
-    # any beginning of the right number's digits, such as 0, and 0 for all that is small
-    "coin_flip": _is_fraction_near,
-    # NaN
-    "complex_arithmetic": lambda answer, _: "nan" not in answer.lower(),
-    # powers, and values that are only near
-    "countdown": lambda answer, entry: _is_expression_of(
-        answer, entry["metadata"]["numbers"], entry["metadata"]["target"]
-    ),
-    # any text
-    "game_of_life_halting": lambda answer, entry: answer.lower() == entry["answer"].lower(),
-    # numbers that are each off by up to one
-    "number_sorting": _is_same_list,
-    # any four numbers, and values from 24 to below 25
-    "puzzle24": lambda answer, entry: _is_expression_of(answer, entry["metadata"]["numbers"], 24),
-}
 
 
 @lru_cache(maxsize=32)
