@@ -457,3 +457,8 @@ def test_hung_checks_leave_room_for_others() -> None:
     assert all(thread.is_alive() for thread in hung)
     for thread in hung:
         thread.join()
+
+
+def test_many_short_calls_lose_no_worker() -> None:
+    """A worker once could be killed by the very signal that told of its next call."""
+    assert all(deadline.call("builtins:abs", -1, seconds=60) == 1 for _ in range(20_000))

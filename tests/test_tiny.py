@@ -253,6 +253,14 @@ def test_numbers_tags_and_phrases_are_one_token_each(tiny_tokenizer: object) -> 
     assert len(tiny_tokenizer(text)["input_ids"]) == 7  # type: ignore[operator]
 
 
+def test_the_embedded_tokenizer_is_what_pretraining_makes() -> None:
+    from transformers import AutoTokenizer
+
+    from skillfactory.tiny import pretrain
+
+    assert pretrain.make_tokenizer().get_vocab() == AutoTokenizer.from_pretrained(FOLDER).get_vocab()
+
+
 def test_too_small_a_vocabulary_is_refused() -> None:
     from skillfactory.tiny import tokenizer
 

@@ -7,7 +7,6 @@ leave locked, and what a function takes to import does not count against its dea
 
 import atexit
 import contextlib
-import fcntl
 import importlib
 import json
 import os
@@ -208,8 +207,6 @@ def serve(descriptor: int) -> None:
     with contextlib.suppress(OSError, ValueError):  # not every system has this limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     _leash(0)
-    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
     channel = Connection(descriptor)
     path = list(sys.path)
     with contextlib.suppress(EOFError, ConnectionError):
@@ -223,8 +220,7 @@ def serve(descriptor: int) -> None:
 
 
 def _leash(seconds: float) -> None:
-    """Let the system end this process when the caller is gone, or after so many seconds, whatever Python is at."""
-    signal.signal(signal.SIGIO, signal.SIG_DFL if seconds else signal.SIG_IGN)  # the socket's state has changed
+    """Let the system end this process after so many seconds, also if the caller is gone, whatever Python is at."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
 

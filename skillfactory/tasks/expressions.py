@@ -6,7 +6,7 @@ Two are distinct when they still differ after reordering and regrouping sums and
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import combinations, islice, permutations, product
 from typing import Any, Protocol
 
@@ -140,7 +140,7 @@ def solve(numbers: Sequence[int], target: Value, rules: Rules) -> str | None:
             small, large = (right, left) if len(right) <= len(left) else (left, right)
             for value, term in listed(small).items():
                 for operator in operators:
-                    for rest in _completions(value, operator, wanted, small is left, lambda: listed(large)):  # noqa: B023
+                    for rest in _completions(value, operator, wanted, small is left, partial(listed, large)):
                         other = reach(large, rest)
                         if other is not None:
                             a, b = (term, other) if small is left else (other, term)

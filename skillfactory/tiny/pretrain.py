@@ -4,7 +4,7 @@
 
 Seeded, and resumable: run the same command again after a kill. First numbers alone, then all tasks; each time first
 short rows at a constant rate, then long ones, with unrelated notes between question and answer, while the rate falls to
-nothing.
+nothing. The embedded weights were made in two goes, which docs/reproduction.md tells.
 """
 
 import random
