@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -206,7 +207,7 @@ def serve(descriptor: int) -> None:
     """Answer calls that come over a socket until it is closed; a worker does nothing else."""
     with contextlib.suppress(OSError, ValueError):  # not every system has this limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    _leash(0)
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     channel = Connection(descriptor)
     path = list(sys.path)
     with contextlib.suppress(EOFError, ConnectionError):
@@ -217,6 +218,13 @@ def serve(descriptor: int) -> None:
             answer = _answer(function, args, folder)
             _leash(0)
             channel.send(answer)
+
+
+def _watch(caller: int) -> None:
+    """End this process and its children soon after the caller is gone; `_leash` does it where C code holds this thread."""
+    while os.getppid() == caller:
+        time.sleep(0.25)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 def _leash(seconds: float) -> None:
