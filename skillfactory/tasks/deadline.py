@@ -221,7 +221,7 @@ def serve(descriptor: int) -> None:
 
 
 def _watch(caller: int) -> None:
-    """End this process and its children soon after the caller is gone; `_leash` does it where C code holds this thread."""
+    """End this process and its children soon after the caller is gone; `_leash` does it where C code is in the way."""
     while os.getppid() == caller:
         time.sleep(0.25)
     os.killpg(os.getpgid(0), signal.SIGKILL)
