@@ -17,6 +17,10 @@ class ModelError(SkillFactoryError, ValueError):
     """A model folder or id that cannot be used."""
 
 
+class EngineError(SkillFactoryError, RuntimeError):
+    """An engine that cannot serve any request: a server that stays away, a library that is missing."""
+
+
 class StoreError(SkillFactoryError, RuntimeError):
     """A run directory that another process holds, that belongs to another recipe, or that is damaged."""
 

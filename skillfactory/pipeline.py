@@ -18,30 +18,47 @@ from pydantic import BaseModel
 
 from skillfactory import files, methods
 from skillfactory.errors import ModelError, RecipeError
-from skillfactory.recipe import Recipe, TaskSpec
+from skillfactory.recipe import Recipe, Sampling, TaskSpec
 from skillfactory.store import Run, Stage
 
 _PACKAGE = Path(__file__).parent
 MODEL = ("model", "revision", "machine.dtype")
 
 
+def _sampling(section: str) -> tuple[str, ...]:
+    return tuple(f"{section}.{name}" for name in Sampling.model_fields)
+
+
 @dataclass(frozen=True)
 class StageSpec:
-    """A stage: its module, the parts of the recipe that decide its result, and the stages that it reads."""
+    """A stage: its module, the parts of the recipe that decide its result, and the stages that it reads.
+
+    Where another stage fills it beside its own rows, `module` is that stage's name, and it is not run by itself.
+    """
 
     module: str
     settings: tuple[str, ...]  # keys or whole sections; those marked `speed` are left out
     inputs: tuple[str, ...]
 
+    @property
+    def filled_by(self) -> str:
+        return "" if "." in self.module else self.module
+
 
 STAGES: dict[str, StageSpec] = {
     "questions": StageSpec("skillfactory.tasks.questions", ("seed", "questions", "evaluation.sets"), ()),
-    "attempts": StageSpec("skillfactory.curation.attempts", ("seed", *MODEL, "attempts"), ("questions",)),
+    # An attempt or reflection depends on how it is sampled, not on how many there are or what becomes of them.
+    "attempts": StageSpec(
+        "traces", ("seed", *MODEL, *_sampling("attempts"), "attempts.prompts", "attempts.given"), ("questions",)
+    ),
     "reflections": StageSpec(
-        "skillfactory.curation.reflections", ("seed", *MODEL, "reflections", "attempts.prompts"), ("attempts",)
+        "traces", ("seed", *MODEL, *_sampling("reflections"), "attempts.prompts"), ("attempts",)
     ),
     "traces": StageSpec(
-        "skillfactory.curation.traces", ("seed", "model", "revision", "traces", "attempts.prompts"), ("reflections",)
+        "skillfactory.curation.curate",
+        ("seed", "model", "revision", "traces", "attempts.prompts", "attempts.variants", "attempts.per_variant",
+         "attempts.hints", "attempts.budget", "reflections.per_attempt"),
+        ("reflections",),
     ),
     "sft": StageSpec("skillfactory.training.sft", ("seed", "model", "revision", "sft"), ("traces",)),
     "rl": StageSpec("skillfactory.training.rl", ("seed", *MODEL, "rl", "attempts.prompts"), ("questions", "sft")),
@@ -99,15 +116,19 @@ def run(
                 (path / file).unlink(missing_ok=True)
         opened.write_recipe(recipe)
         for name in stages:
-            _run_stage(name, recipe, opened, wanted[name], tell)
+            if not STAGES[name].filled_by:
+                _run_stage(name, recipe, opened, wanted, tell)
 
 
 def _run_stage(
-    name: str, recipe: Recipe, opened: Run, wanted: Identity, tell: Callable[[str, Stage, bool], None]
+    name: str, recipe: Recipe, opened: Run, wanted: dict[str, Identity], tell: Callable[[str, Stage, bool], None]
 ) -> None:
     stage = opened.stage(name)
+    filled = [other for other in methods.get(recipe.method) if STAGES[other].filled_by == name]
     if not stage.is_finished():
-        stage = opened.begin(name, wanted.settings, wanted.inputs)
+        for other in filled:
+            opened.begin(other, wanted[other].settings, wanted[other].inputs, filled_by=name)
+        stage = opened.begin(name, wanted[name].settings, wanted[name].inputs)
         opened.log(name, "begin", rows_kept=sum(1 for _ in stage.path.glob("part-*.parquet")))
         tell(name, stage, False)
         try:
@@ -121,13 +142,19 @@ def _run_stage(
             raise RuntimeError(f"stage {name} returned without finishing its manifest")
         manifest = stage.manifest
         opened.log(name, "finished", seconds=manifest["seconds"], rows=manifest["rows"], **manifest["counts"])
+    for other in filled:
+        tell(other, opened.stage(other), True)
     tell(name, stage, True)
 
 
 def stages_of(recipe: Recipe, until: str | None = None) -> tuple[str, ...]:
-    """The stages of the recipe's method, up to and with `until`. Raises RecipeError for an unknown stage."""
+    """The stages of the recipe's method, up to and with `until`. Raises RecipeError for one that is none to stop at."""
     stages = methods.get(recipe.method)
-    return stages if until is None else stages[: stages.index(_known(until, recipe)) + 1]
+    if until is None:
+        return stages
+    if other := STAGES[_known(until, recipe)].filled_by:
+        raise RecipeError(f"Stage {until} is drawn as {other} need it and cannot be had alone; use --until {other}.")
+    return stages[: stages.index(until) + 1]
 
 
 def dependents(name: str, recipe: Recipe) -> list[str]:
@@ -141,17 +168,23 @@ def dependents(name: str, recipe: Recipe) -> list[str]:
 
 def identities(recipe: Recipe) -> dict[str, Identity]:
     """What each stage of the method depends on. Known before anything runs: every stage follows from these."""
-    content = {
+    known = {
         "model": _model_identity(recipe),
         "attempts.prompts": _data_hash(recipe.attempts.prompts, "prompts.yaml"),
         "traces.phrases": _data_hash(recipe.traces.phrases, "phrases.yaml"),
     }
+    patterns = recipe.traces.pattern if isinstance(recipe.traces.pattern, dict) else (recipe.traces.pattern,)
+    pattern_files = {name: _data_hash(name, "") for name in patterns if name.endswith(".py")}
     found: dict[str, Identity] = {}
     for name in methods.get(recipe.method):
         settings = {key: value for part in STAGES[name].settings for key, value in _values(recipe, part)}
-        settings |= {f"{key} (content)": content[key] for key in content if content[key] and key in settings}
+        settings |= {f"{key} (content)": known[key] for key in known if known[key] and key in settings}
         if name == "questions":
             settings |= _question_files(recipe)
+        if name == "traces":
+            settings |= {f"traces.pattern {file} (content)": content for file, content in pattern_files.items()}
+        if STAGES[name].filled_by and recipe.attempts.engine == "openai" and recipe.engines.openai.model:
+            settings["engines.openai.model"] = recipe.engines.openai.model
         sources = {other: found[other] for other in STAGES[name].inputs if other in found}
         if name not in ("evaluation", "report") and "questions" in sources and not _shares_stock(recipe):
             # Training does not depend on what is evaluated: its questions are drawn on their own.

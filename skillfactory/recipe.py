@@ -43,28 +43,46 @@ class Questions(Section):
     dev: int = Field(200, ge=0, description="Questions for choosing settings; never reported as results.")
 
 
+EngineName = Literal["transformers", "vllm", "openai", "ray"]
+
+
 class Attempts(Sampling):
     variants: list[str] = Field(
         ["original", "plan_and_execute", "alternatively", "rephrase"],
         min_length=1,
         description="Prompt variants, from the prompts file.",
     )
-    per_variant: int = Field(16, ge=1, description="Samples a question and variant.")
+    per_variant: int = Field(16, ge=1, description="Most samples a question and variant.")
+    budget: Literal["on_demand", "paper"] = Field(
+        "on_demand",
+        description="`on_demand` draws what the traces need, `paper` every attempt and reflection; same traces.",
+    )
+    hints: Literal["auto", "always", "never"] = Field(
+        "auto", description="Also ask with the answer shown, as a twin of each variant; `auto` where the task wants it."
+    )
     prompts: str = Field("", description="A YAML file of prompts in place of the built-in one.")
-    engine: Literal["transformers"] = speed("transformers", "What generates text.")
+    given: str = Field(
+        "", description="Raw data of the authors' form (Parquet, JSON lines, a folder, a hub id), in place of sampling."
+    )
+    engine: EngineName = speed("transformers", "What generates text; options are in `engines`.")
 
 
 class Reflections(Sampling):
-    per_attempt: int = Field(4, ge=1, description="Samples an attempt; those whose verdict is true are kept.")
+    per_attempt: int = Field(4, ge=1, le=60, description="Most samples an attempt; one whose verdict is true is kept.")
 
 
 class Traces(Section):
-    pattern: Literal["algorithm1", "ladder", "fail_first"] = Field("algorithm1", description="How pairs are arranged.")
-    max_pairs: int = Field(5, ge=1, description="L_max: most correct pairs (fail_first: most pairs) in a trace.")
+    pattern: str | dict[str, float] = Field(
+        "algorithm1",
+        description="How pairs are arranged: a pattern, a Python file of your own, or several with their weights.",
+    )
+    max_pairs: int = Field(5, ge=1, description="L_max: most correct pairs (algorithm1) or most pairs in a trace.")
+    pairs: int = Field(0, ge=0, description="Pairs in a trace, where the pattern leaves it open; 0 draws 2..max_pairs.")
     stop_chance: float = Field(0.15, gt=0, le=1, description="fail_first: chance that no further failure is added.")
-    per_question: int = Field(0, ge=0, description="Most traces a question; 0 is as many as its correct pairs give.")
-    limit: int = Field(0, ge=0, description="Most traces in all, drawn at random; 0 is no limit.")
-    max_tokens: int = Field(4096, ge=1, description="Longer traces are dropped and counted, never cut.")
+    distinct_variants: bool = Field(False, description="Every attempt of a trace from another prompt variant.")
+    per_question: int = Field(0, ge=0, description="Most traces a question; 0 is as many as the pattern gives.")
+    limit: int = Field(0, ge=0, description="Most traces in all; 0 is no limit.")
+    max_tokens: int = Field(4096, ge=1, description="The SFT context: longer traces are dropped and counted, never cut.")
     phrases: str = Field("", description="A YAML file of phrase banks in place of the built-in one.")
 
 
@@ -123,6 +141,48 @@ class Evaluation(Sampling):
     samples: int = Field(4, ge=1, description="Responses a question.")
     greedy: bool = Field(False, description="Also one greedy response a question.")
     sets: dict[str, EvaluationSet] = Field(min_length=1, description="Named sets of questions.")
+    engine: Literal["transformers", "vllm", "ray"] = speed("transformers", "What generates text.")
+
+
+class OpenAI(Section):
+    """Any server with the OpenAI chat API: vLLM, SGLang, llama.cpp, `transformers serve`, or a company's."""
+
+    base_url: str = speed("http://localhost:8000/v1", "Where it listens.")
+    model: str = Field("", description="The model's name there; the recipe's `model` where empty.")
+    api_key_env: str = speed("OPENAI_API_KEY", "Environment variable that holds the key; none is sent if unset.")
+    concurrency: int = speed(64, "Requests in flight at once.", ge=1)
+    timeout: float = speed(600.0, "Seconds that one answer may take.", gt=0)
+    retries: int = speed(5, "Times that a request is tried again before it counts as failed.", ge=0)
+    patience: float = speed(300.0, "Seconds to wait for a server that does not answer at all.", ge=0)
+    plain: bool = Field(
+        False, description="Send standard OpenAI settings alone (no top_k, no repetition_penalty)."
+    )
+
+
+class Vllm(Section):
+    """vLLM in this process; needs an environment that has it."""
+
+    in_flight: int = speed(1024, "Requests that vLLM holds at once, running and waiting.", ge=1)
+    options: dict[str, Any] = speed({}, "Passed to `vllm.LLM` as they are, e.g. `tensor_parallel_size`.")
+
+
+class RayCluster(Section):
+    """Ray Data over one machine or many, each worker with an engine of its own."""
+
+    address: str = speed("", "Of a running cluster, or `auto`; a local one is started where empty.")
+    worker: Literal["transformers", "vllm"] = speed("transformers", "The engine in each worker.")
+    workers: int = speed(1, "Workers at once.", ge=1)
+    gpus: float = speed(0, "GPUs a worker.", ge=0)
+    cpus: float = speed(1, "CPU cores a worker.", ge=0)
+    batch: int = speed(64, "Questions handed to a worker at once: what a killed worker costs.", ge=1)
+
+
+class Engines(Section):
+    """Options of the engines."""
+
+    openai: OpenAI = OpenAI()
+    vllm: Vllm = Vllm()
+    ray: RayCluster = RayCluster()
 
 
 class Machine(Section):
@@ -148,6 +208,7 @@ class Recipe(Section):
     revision: str = Field("", description="Hub revision to pin.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the model. Off unless you say so.")
     machine: Machine = Machine()
+    engines: Engines = Engines()
     questions: Questions
     attempts: Attempts = Attempts()
     reflections: Reflections = Reflections()

@@ -41,7 +41,10 @@ class Grade:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One sampled solution. `reason` is "malformed" where the text holds tags of ours: counted, never used."""
+    """One sampled solution. `reason` is "malformed" where the text holds tags of ours: counted, never used.
+
+    So is "leaked", where an attempt that was shown the answer (a variant `…+hint`) speaks of the hint.
+    """
 
     id: str
     question_id: str
@@ -60,6 +63,7 @@ class Reflection:
     """One sampled critique of an attempt. `verdict` is "correct", "incorrect" or "" (none found, or malformed)."""
 
     id: str
+    question_id: str
     attempt_id: str
     index: int
     text: str

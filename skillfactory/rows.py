@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -47,18 +48,37 @@ def to_parquet(rows: Sequence[Any]) -> bytes:
     import pyarrow.parquet
 
     kind: type[Any] = type(rows[0])
-    table = pyarrow.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=schema_of(kind))  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
+    columns = {name: _plain([getattr(row, name) for row in rows], hint) for name, hint in hints.items()}
     sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
+    pyarrow.parquet.write_table(pyarrow.table(columns, schema_of(kind)), sink, compression="zstd")
     return bytes(sink.getvalue())
 
 
-def from_parquet(data: bytes) -> "pyarrow.Table":
-    """The table of a Parquet file. Raises pyarrow.ArrowInvalid (a ValueError) where it is damaged."""
+def _plain(values: list[Any], hint: Any) -> list[Any]:
+    """A column as Arrow takes it: lists of records become lists of mappings."""
+    inner = get_args(hint)[0] if get_origin(hint) is list else None
+    if not (isinstance(inner, type) and dataclasses.is_dataclass(inner)):
+        return values
+    names = [field.name for field in dataclasses.fields(inner)]
+    return [[{name: getattr(each, name) for name in names} for each in value] for value in values]
+
+
+def count(data: bytes) -> int:
+    """The number of rows of a Parquet file, from its footer."""
     import pyarrow
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_table(pyarrow.BufferReader(data))
+    return int(pyarrow.parquet.read_metadata(pyarrow.BufferReader(data)).num_rows)
+
+
+def from_parquet(data: bytes | Path, columns: Sequence[str] | None = None) -> "pyarrow.Table":
+    """The table of a Parquet file, or some of its columns. Raises ArrowInvalid (a ValueError) where it is damaged."""
+    import pyarrow
+    import pyarrow.parquet
+
+    source = pyarrow.BufferReader(data) if isinstance(data, bytes) else data
+    return pyarrow.parquet.read_table(source, columns=None if columns is None else list(columns))
 
 
 def to_records(table: "pyarrow.Table", kind: type[R], where: str) -> list[R]:

@@ -13,8 +13,9 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -110,11 +111,19 @@ class Run:
         """The stage's folder, created with its first write."""
         return self._stages.setdefault(name, Stage(self.path / name))
 
-    def begin(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> "Stage":
-        """Start or go on with a stage, and tell `skillfactory status` so."""
-        files.write_json(self.path / _OWNER, {"pid": os.getpid(), "host": socket.gethostname(), "stage": name})
+    def begin(
+        self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], filled_by: str = ""
+    ) -> "Stage":
+        """Start or go on with a stage, and tell `skillfactory status` so.
+
+        `filled_by` is the stage that makes the rows of this one beside its own.
+        """
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "stage": filled_by or name}
+        files.write_json(self.path / _OWNER, owner)
         stage = self.stage(name)
-        stage.begin(settings, inputs)
+        stage.begin(settings, inputs, clock=not filled_by)
+        if filled_by:
+            stage.note(filled_by=filled_by)
         return stage
 
     def drop(self, name: str) -> None:
@@ -140,6 +149,8 @@ class Stage:
         self.path = path
         self._start: float | None = None
         self._before = 0.0
+        self._begun = False
+        self._next: int | None = None  # number of the next shard, once known
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -182,12 +193,16 @@ class Stage:
             f"or {_redo(fresh or self.path.name)}"
         )
 
-    def begin(self, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-        """Write the unfinished manifest, or check the one that is there (see `check`). Clears a kill's leftovers."""
+    def begin(self, settings: Mapping[str, Any], inputs: Mapping[str, str], clock: bool = True) -> None:
+        """Write the unfinished manifest, or check the one that is there (see `check`). Clears a kill's leftovers.
+
+        Without `clock` the stage's time does not run by itself; what is spent on it is said by `spend`.
+        """
         self.check(settings, inputs)
-        self._start = time.monotonic()
         manifest = self.manifest
         self._before = float(manifest.get("seconds", 0.0))
+        self._start = time.monotonic() if clock else None
+        self._begun = True
         if manifest.get("finished"):
             return
         with files.told(str(self.path)):
@@ -209,27 +224,32 @@ class Stage:
             return
         with files.told(str(self.path)):
             self.path.mkdir(parents=True, exist_ok=True)
-        last = max((int(path.stem.removeprefix("part-")) for path in self._shards()), default=-1)
-        files.write_atomic(self.path / f"part-{last + 1:05}.parquet", rows.to_parquet(records))
+        if self._next is None:
+            self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in self._shards()), default=-1)
+        files.write_atomic(self.path / f"part-{self._next:05}.parquet", rows.to_parquet(records))
+        self._next += 1
 
-    def table(self) -> "pyarrow.Table":
+    def shards(self) -> "Shards":
+        """The stage's shards, to read one by one. Raises StoreError where one is missing."""
+        known = {shard["name"]: shard["sha256"] for shard in self.manifest.get("shards", [])}
+        paths = self._shards()
+        if lost := sorted(set(known) - {path.name for path in paths}):
+            raise StoreError(f"{self.path / lost[0]} is missing; {_redo(self.path.name)}")
+        return Shards(paths, known)
+
+    def tables(self, columns: Sequence[str] | None = None) -> "Iterator[pyarrow.Table]":
+        """The table of each shard in turn, of these columns or all; so that a large stage need not be in memory whole.
+
+        Raises StoreError for a damaged or missing shard.
+        """
+        shards = self.shards()
+        return (shards.read(number, columns) for number in range(len(shards.paths)))
+
+    def table(self, columns: Sequence[str] | None = None) -> "pyarrow.Table":
         """All rows, in the order of the shards. Raises StoreError for a damaged or missing shard."""
         import pyarrow
 
-        manifest = self.manifest
-        known = {shard["name"]: shard for shard in manifest.get("shards", [])} if manifest.get("finished") else {}
-        shards = self._shards()
-        if lost := sorted(set(known) - {path.name for path in shards}):
-            raise StoreError(f"{self.path / lost[0]} is missing; {_redo(self.path.name)}")
-        tables = []
-        for path in shards:
-            data = path.read_bytes()
-            try:
-                if path.name in known and files.sha256(data) != known[path.name]["sha256"]:
-                    raise ValueError("its content is not what its stage wrote")
-                tables.append(rows.from_parquet(data))
-            except ValueError as error:
-                raise StoreError(f"{path} is damaged ({error}); {_redo(self.path.name)}") from error
+        tables = list(self.tables(columns))
         return pyarrow.concat_tables(tables) if tables else pyarrow.table({})
 
     def rows(self, kind: type[R]) -> list[R]:
@@ -247,6 +267,25 @@ class Stage:
         """Its content. Raises StoreError where it is missing or damaged."""
         return files.read_json(self.path / name)
 
+    def spend(self, seconds: float) -> None:
+        """Add to the time of a stage that was begun without a clock."""
+        self._before += seconds
+
+    def note(self, **facts: object) -> None:
+        """Keep facts in the manifest."""
+        self._write_manifest(**facts)
+
+    def reopen(self) -> None:
+        """A finished stage that takes more rows is no longer finished."""
+        if self.is_finished():
+            self._write_manifest(finished=False)
+
+    def clear_rows(self) -> None:
+        """Delete all rows of a stage that is not finished, to write them anew."""
+        for path in self._shards():
+            path.unlink()
+        self._next = None
+
     def track(self, total: int, what: str, done: int = 0) -> AbstractContextManager[Callable[..., None]]:
         """Progress: `with stage.track(n, "attempts") as advance: advance(5, tokens=123)`; see progress.track."""
         with files.told(str(self.path)):
@@ -263,7 +302,7 @@ class Stage:
         shards = []
         for path in self._shards():
             data = path.read_bytes()
-            shards.append({"name": path.name, "rows": rows.from_parquet(data).num_rows, "sha256": files.sha256(data)})
+            shards.append({"name": path.name, "rows": rows.count(data), "sha256": files.sha256(data)})
         self._write_manifest(
             finished=True, seconds=round(self.seconds(), 3), finished_at=_now(), rows=sum(s["rows"] for s in shards),
             counts=counts, shards=shards, peak_memory_mb=versions.peak_memory_mb(), code=versions.code(),
@@ -273,7 +312,7 @@ class Stage:
 
     def pause(self) -> None:
         """Keep the seconds of a stage that has not finished."""
-        if self._start is not None and self.path.exists() and not self.is_finished():
+        if self._begun and self.manifest and not self.is_finished():
             self._write_manifest(seconds=round(self.seconds(), 3))
         self._start = None
 
@@ -282,6 +321,27 @@ class Stage:
 
     def _write_manifest(self, **changes: object) -> None:
         files.write_json(self.path / MANIFEST, {**self.manifest, **changes})
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shard files of a stage, in order; `known` has the hashes of those that a finished stage is made of."""
+
+    paths: list[Path]
+    known: dict[str, str]
+
+    def read(self, number: int, columns: Sequence[str] | None = None, verify: bool = True) -> "pyarrow.Table":
+        """One shard, or some of its columns. Raises StoreError where it is damaged."""
+        path = self.paths[number]
+        try:
+            if not verify:
+                return rows.from_parquet(path, columns)
+            data = path.read_bytes()
+            if path.name in self.known and files.sha256(data) != self.known[path.name]:
+                raise ValueError("its content is not what its stage wrote")
+            return rows.from_parquet(data, columns)
+        except ValueError as error:
+            raise StoreError(f"{path} is damaged ({error}); {_redo(path.parent.name)}") from error
 
 
 class LoadedRun:
@@ -295,9 +355,9 @@ class LoadedRun:
         """The stage, to read from."""
         return Stage(self.path / name)
 
-    def table(self, stage: str) -> "pyarrow.Table":
-        """All rows of a stage so far."""
-        return self.stage(stage).table()
+    def table(self, stage: str, columns: Sequence[str] | None = None) -> "pyarrow.Table":
+        """All rows of a stage so far, of these columns or all."""
+        return self.stage(stage).table(columns)
 
     def rows(self, stage: str, kind: type[R]) -> list[R]:
         """All rows of a stage so far, as records."""
@@ -323,7 +383,8 @@ class LoadedRun:
         if manifest.get("finished"):
             return "finished"
         owner = _owner(self.path)
-        return "running" if owner.get("stage") == stage and _is_alive(owner) else "partial"
+        working = owner.get("stage") in (stage, manifest.get("filled_by"))
+        return "running" if working and _is_alive(owner) else "partial"
 
     def progress(self, stage: str) -> dict[str, Any]:
         """The latest progress of a running stage (see progress.track); empty where there is none."""

@@ -1,7 +1,7 @@
 """The phrase banks of traces: plain data in `phrases.yaml`, or in the user's own file, linted when read.
 
 Deviation from the authors' code: missing commas fuse some of their phrases into run-on ones; the lint refuses such
-lists. (Their go-back and confirmed-twice phrases belong to patterns that come later.)
+lists.
 """
 
 import re
@@ -26,10 +26,21 @@ class Phrases(BaseModel):
     after_correct: list[str] = Field(min_length=1)
     after_incorrect: list[str] = Field(min_length=1)
     closing: list[str] = Field(min_length=1)
+    go_back: list[str] = []
+    confirmed: list[str] = []
 
-    def glue(self, previous_correct: bool) -> list[str]:
-        """The phrases that may follow a pair when another pair comes."""
+    def glue(self, previous_correct: bool | None) -> list[str]:
+        """The phrases that may follow a pair when another pair comes; None: an attempt that was not judged."""
+        if previous_correct is None:
+            return self.generic
         return (self.after_correct if previous_correct else self.after_incorrect) + self.generic
+
+    def before_answer(self, bank: str) -> list[str]:
+        """The bank `closing`, `go_back` or `confirmed`. Raises RecipeError where the file does without it."""
+        found: list[str] = getattr(self, bank)
+        if not found:
+            raise RecipeError(f"traces.phrases: the file has no phrases `{bank}`, which the pattern needs; add some.")
+        return found
 
 
 @cache

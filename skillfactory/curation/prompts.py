@@ -15,9 +15,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from skillfactory.errors import RecipeError
+from skillfactory.recipe import Attempts
 from skillfactory.records import Message
 
-_FIELD = re.compile(r"\{(question|attempt)\}")
+_FIELD = re.compile(r"\{(question|attempt|answer)\}")
+HINTED = "+hint"  # end of the name of a variant's twin that is shown the answer
 
 
 class Example(BaseModel):
@@ -32,7 +34,7 @@ class Example(BaseModel):
 class Prompt(BaseModel):
     """A system text ("" for none), worked examples as earlier turns, and a user text with fields to fill in.
 
-    The fields are `{question}` and, for reflections, `{attempt}`.
+    The fields are `{question}`, for reflections `{attempt}`, and in the hint `{answer}`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,6 +64,8 @@ class Prompts(BaseModel):
     variants: dict[str, Prompt] = Field(min_length=1)
     train_variant: str
     reflection_prompt: Prompt = Field(alias="reflection")
+    hint: str = ""  # follows the user text of a hinted variant
+    leaks: tuple[str, ...] = ()  # words that a hinted attempt must not use
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -71,6 +75,8 @@ class Prompts(BaseModel):
         for field in ("{question}", "{attempt}"):
             if field not in self.reflection_prompt.user:
                 raise ValueError(f"the user text of `reflection` lacks {field}")
+        if self.hint and ("{answer}" not in self.hint or not self.leaks):
+            raise ValueError("`hint` needs the field {answer}, and a list `leaks` of words that give it away")
         if self.train_variant not in self.variants:
             raise ValueError(f"train_variant `{self.train_variant}` is none of: {', '.join(self.variants)}")
         return self
@@ -87,9 +93,25 @@ class Prompts(BaseModel):
                 raise RecipeError(f"attempts.variants: `{name}` is listed twice; raise attempts.per_variant instead.")
             seen.add(name)
 
-    def attempt(self, variant: str, question_text: str) -> list[Message]:
-        """The chat that asks for an attempt in the style of `variant`."""
-        return self.variants[variant].fill(question=question_text)
+    def asked(self, settings: Attempts, task: object) -> list[str]:
+        """The recipe's variants, each followed by its hinted twin where hints are wanted. Raises RecipeError."""
+        self.check(settings.variants)
+        if settings.hints == "never" or (settings.hints == "auto" and not getattr(task, "hints", False)):
+            return settings.variants
+        if not self.hint:
+            raise RecipeError("attempts.hints: the prompts file has no `hint`; add one, or say attempts.hints=never.")
+        return [name for variant in settings.variants for name in (variant, variant + HINTED)]
+
+    def attempt(self, variant: str, question_text: str, answer: str = "") -> list[Message]:
+        """The chat that asks for an attempt in the style of `variant`; `answer` is for hinted ones."""
+        prompt = self.variants[variant.removesuffix(HINTED)]
+        if variant.endswith(HINTED):
+            prompt = prompt.model_copy(update={"user": f"{prompt.user}\n\n{self.hint}"})
+        return prompt.fill(question=question_text, answer=answer)
+
+    def leaks_hint(self, variant: str, text: str) -> bool:
+        """Whether a hinted attempt speaks of what it was shown: one of `leaks` at the beginning of a word."""
+        return variant.endswith(HINTED) and _leak(self.leaks).search(text) is not None
 
     def reflection(self, question_text: str, attempt_text: str) -> list[Message]:
         """The chat that asks for a critique of an attempt."""
@@ -98,6 +120,11 @@ class Prompts(BaseModel):
     def train(self, question_text: str) -> list[Message]:
         """The chat of SFT, RL and evaluation."""
         return self.attempt(self.train_variant, question_text)
+
+
+@cache
+def _leak(words: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})", re.IGNORECASE)
 
 
 @cache

@@ -2,44 +2,45 @@
 
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from skillfactory.records import Attempt, Reflection
+from skillfactory.records import Attempt
 
 if TYPE_CHECKING:
     from skillfactory.store import Stage
 
-SHARD_ROWS = 1000
-SHARD_SECONDS = 120.0  # a slow model must not lose an hour's work for want of a thousand rows
-
-Row = TypeVar("Row", Attempt, Reflection)
+SHARD_ROWS = 4000
+SHARD_SECONDS = 60.0  # a slow model must not lose more than a minute's work for want of rows
+UNUSABLE = ("malformed", "leaked")  # reasons for which a graded attempt is never part of a trace
 
 
 def usable(attempt: Attempt) -> bool:
     """Whether an attempt can be part of a trace: it came to an end by itself, has an answer and none of our tags."""
-    return attempt.finish_reason == "stop" and attempt.outcome != "no_answer" and attempt.reason != "malformed"
+    return attempt.finish_reason == "stop" and attempt.outcome != "no_answer" and attempt.reason not in UNUSABLE
 
 
-def collect(
-    stage: "Stage",
-    made: Iterable[Row],
-    figures: Callable[[Row], dict[str, Any]],
-    advance: Callable[..., None],
-) -> list[Row]:
-    """Append rows in shards as they are made, and what has come also when interrupted. Returns them all.
+def save(made: Iterable[Any], stages: "dict[type, Stage]", saved: Callable[[], None] = lambda: None) -> Iterable[Any]:
+    """Pass rows on while appending them in shards to the stage of their kind; also what has come when interrupted.
 
-    `figures` gives what the progress line shows after each row.
+    `saved` is called after rows were written. Rows of an earlier kind in `stages` are written first.
     """
-    rows: list[Row] = []
-    saved = 0
+    waiting: dict[type, list[Any]] = {kind: [] for kind in stages}
     last = time.monotonic()
+
+    def write() -> None:
+        nonlocal last
+        for kind, stage in stages.items():
+            stage.append(waiting[kind])
+            waiting[kind] = []
+        last = time.monotonic()
+        saved()
+
     try:
         for row in made:
-            rows.append(row)
-            advance(1, **figures(row))
-            if len(rows) - saved >= SHARD_ROWS or time.monotonic() - last > SHARD_SECONDS:
-                shard, saved, last = rows[saved:], len(rows), time.monotonic()
-                stage.append(shard)
+            if type(row) in waiting:
+                waiting[type(row)].append(row)
+                if sum(map(len, waiting.values())) >= SHARD_ROWS or time.monotonic() - last > SHARD_SECONDS:
+                    write()
+            yield row
     finally:
-        stage.append(rows[saved:])
-    return rows
+        write()

@@ -1,199 +1,223 @@
-"""Stage `traces`: attempts and true reflections arranged into traces in which retrying and checking are explicit (§1c).
+"""Attempts and true reflections, written as traces in which retrying and checking are explicit (paper §1c).
 
 The format is the paper's, blank lines included. Every piece of a trace is recorded with where it comes from.
 
 Deviations:
-1. An attempt enters with one of its true reflections, drawn at random, so no attempt stands twice in a trace.
+1. An attempt enters with one of its true reflections, so no attempt stands twice in a trace.
 2. A finished trace is graded like any completion; should its answer not be found right, it is dropped and counted.
 3. A trace that is too long is dropped and counted, never cut.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skillfactory import seeds
-from skillfactory.curation.patterns import PATTERNS, Pair
+from skillfactory.curation.drawing import question_seed
+from skillfactory.curation.patterns import Pattern, arrange, patterns_of
 from skillfactory.curation.phrases import Phrases, load_phrases
-from skillfactory.curation.prompts import Prompts, load_prompts
-from skillfactory.curation.sampling import usable
-from skillfactory.errors import NothingLeftError
+from skillfactory.curation.pool import Pair
+from skillfactory.curation.prompts import load_prompts
+from skillfactory.curation.samples import CORRECT, Chunk
+from skillfactory.engines.base import TokenCounter
 from skillfactory.recipe import Recipe
-from skillfactory.records import Attempt, Message, Question, Reflection, Step, Trace
+from skillfactory.records import Message, Question, Step, Trace
 from skillfactory.tasks.base import Task
-from skillfactory.tasks.questions import grade, task_of
+from skillfactory.tasks.questions import grade_all
 
-if TYPE_CHECKING:
-    from skillfactory.store import Run
-
-CountTokens = Callable[[list[Message], str], int]  # prompt, completion -> tokens with the chat template
 PERCENTILES = (5, 50, 90, 99, 100)
+LOSSES = ("no_attempt", "no_correct_attempt", "no_true_reflection", "not_enough_pairs", "answer_lost", "too_long")
 
 
-@dataclass
-class Built:
-    """The traces, and what was lost on the way."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A pair with its texts; `reflection` is None where attempts stand alone."""
 
-    traces: list[Trace]
-    counts: dict[str, Any] = field(default_factory=dict)
-
-
-def pairs_of(attempts: Sequence[Attempt], reflections: Mapping[str, Sequence[Reflection]], rng: Random) -> list[Pair]:
-    """One pair for each usable attempt with true reflections (`reflections`: attempt id -> those), in their order."""
-    usable_attempts = [attempt for attempt in attempts if usable(attempt) and reflections.get(attempt.id)]
-    return [Pair(attempt, rng.choice(reflections[attempt.id])) for attempt in usable_attempts]
+    attempt_id: str
+    attempt: str
+    answer: str
+    correct: bool
+    reflection_id: str = ""
+    reflection: str | None = None
 
 
-def write_trace(pairs: Sequence[Pair], phrases: Phrases, rng: Random) -> tuple[str, list[Step]]:
+def write_trace(pieces: Sequence[Piece], phrases: Phrases, closing: str, rng: Random) -> tuple[str, list[Step]]:
     """The completion of a trace and its provenance. Its answer is that of the last correct attempt."""
     parts, steps = [], []
-    for number, pair in enumerate(pairs, start=1):
-        last = number == len(pairs)
-        phrase = rng.choice(phrases.closing if last else phrases.glue(pair.correct))
-        parts.append(
-            f"<sample>\n{pair.attempt.text.strip()}\n</sample>\n<reflect>\n{pair.reflection.text.strip()}\n</reflect>"
-        )
+    for number, piece in enumerate(pieces, start=1):
+        last = number == len(pieces)
+        judged = None if piece.reflection is None else piece.correct
+        phrase = rng.choice(phrases.before_answer(closing) if last else phrases.glue(judged))
+        parts.append(f"<sample>\n{piece.attempt.strip()}\n</sample>")
+        if piece.reflection is not None:
+            parts.append(f"<reflect>\n{piece.reflection.strip()}\n</reflect>")
         if not last:
             parts.append(phrase)
-        steps.append(Step(pair.attempt.id, pair.reflection.id, phrase))
-    answer = next(pair.attempt.answer for pair in reversed(pairs) if pair.correct)
+        steps.append(Step(piece.attempt_id, piece.reflection_id, phrase))
+    answer = next(piece.answer for piece in reversed(pieces) if piece.correct)
     thoughts = "\n".join(parts)
     return f"<think>\n{thoughts}\n</think>\n\n{steps[-1].phrase}\n\n<answer>\n{answer}\n</answer>", steps
 
 
-def traces_of(
-    question: Question, attempts: Sequence[Attempt], reflections: Mapping[str, Sequence[Reflection]], recipe: Recipe,
-    prompts: Prompts, phrases: Phrases, count_tokens: CountTokens,
-) -> list[Trace]:  # fmt: skip
-    """The traces of one question, of any length. Depends on nothing but the arguments and the recipe's seed."""
-    settings = recipe.traces
-    rng = seeds.rng(recipe.seed, "traces", question.id)
-    pairs = pairs_of(sorted(attempts, key=lambda attempt: attempt.id), reflections, rng)
-    correct, incorrect = [p for p in pairs if p.correct], [p for p in pairs if not p.correct]
-    arranged = PATTERNS[settings.pattern](correct, incorrect, rng, settings)
-    if settings.per_question and len(arranged) > settings.per_question:
-        arranged = rng.sample(arranged, settings.per_question)
-    prompt = prompts.train(question.text)
-    traces = []
-    for pairs in arranged:
-        completion, steps = write_trace(pairs, phrases, rng)
-        traces.append(
-            Trace(
-                id=seeds.content_id("trace", question.id, completion),
-                question_id=question.id,
-                pattern=settings.pattern,
-                steps=steps,
-                prompt=prompt,
-                completion=completion,
-                tokens=count_tokens(prompt, completion),
-            )
-        )
-    return traces
+@dataclass(slots=True)
+class _Draft:
+    """A trace on its way; `place` is its question's in the chunk."""
+
+    place: int
+    pattern: Pattern
+    pairs: list[Pair]
+    rng: Random
+    completion: str = ""
+    steps: list[Step] = field(default_factory=list)
 
 
-def build(
-    recipe: Recipe, questions: Sequence[Question], attempts: Sequence[Attempt], reflections: Sequence[Reflection],
-    task: Task, count_tokens: CountTokens,
-) -> Built:  # fmt: skip
-    """All traces of the recipe. Raises NothingLeftError saying at which step everything was lost."""
-    settings = recipe.traces
-    prompts, phrases = load_prompts(recipe.attempts.prompts), load_phrases(settings.phrases)
-    by_question: dict[str, list[Attempt]] = {}
-    for attempt in attempts:
-        by_question.setdefault(attempt.question_id, []).append(attempt)
-    by_attempt: dict[str, list[Reflection]] = {}
-    for reflection in sorted(reflections, key=lambda reflection: reflection.id):
-        if reflection.agrees:
-            by_attempt.setdefault(reflection.attempt_id, []).append(reflection)
+class Builder:
+    """Builds traces chunk by chunk, and counts what was lost on the way.
 
-    made: dict[str, Trace] = {}
-    repeated = 0
-    for question in questions:
-        ours = by_question.get(question.id, [])
-        for trace in traces_of(question, ours, by_attempt, recipe, prompts, phrases, count_tokens):
-            repeated += trace.id in made
-            made.setdefault(trace.id, trace)
-    asked = {question.id: question for question in questions}
-    sound = [t for t in made.values() if grade(task, asked[t.question_id], t.completion).outcome == "correct"]
-    short = [trace for trace in sound if trace.tokens <= settings.max_tokens]
-    kept = short
-    if settings.limit and len(short) > settings.limit:
-        chosen = seeds.rng(recipe.seed, "traces", "limit").sample(range(len(short)), settings.limit)
-        kept = [short[index] for index in sorted(chosen)]
-    outcomes = {attempt.id: attempt.outcome for attempt in attempts}
-    with_pairs = [attempt for attempt in attempts if usable(attempt) and attempt.id in by_attempt]
-    counts: dict[str, Any] = {
-        "traces": len(kept),
-        "built": len(made) + repeated,
-        "repeated": repeated,
-        "answer_lost": len(made) - len(sound),
-        "too_long": len(sound) - len(short),
-        "over_limit": len(short) - len(kept),
-        "questions": len(questions),
-        "questions_with_traces": len({trace.question_id for trace in kept}),
-        "pairs_correct": sum(attempt.outcome == "correct" for attempt in with_pairs),
-        "pairs_incorrect": sum(attempt.outcome == "wrong" for attempt in with_pairs),
-        "in_traces": _steps(kept, outcomes),
-        "tokens": sum(trace.tokens for trace in kept),
-        "tokens_percentiles": percentiles([trace.tokens for trace in kept]),
-    }
-    _require_traces(counts, attempts, settings.max_tokens, [trace.tokens for trace in sound])
-    return Built(kept, counts)
+    `lacking` are questions whose samples are not complete: they give no traces yet. Building depends on nothing but the
+    samples and the recipe; so whatever was sampled besides, the traces are the same.
+    """
+
+    def __init__(self, recipe: Recipe, task: Task, counter: TokenCounter) -> None:
+        self.recipe, self.task, self.counter = recipe, task, counter
+        self.prompts = load_prompts(recipe.attempts.prompts)
+        self.phrases = load_phrases(recipe.traces.phrases)
+        self.patterns = patterns_of(recipe.traces)
+        self.lacking: list[Question] = []
+        self.lengths: list[int] = []  # tokens of every trace that is kept
+        self.shortest_dropped = 0
+        self._count: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        self._by_pairs: Counter[int] = Counter()
+        self._by_pattern: Counter[str] = Counter()
+
+    @property
+    def full(self) -> bool:
+        """Whether traces.limit is reached."""
+        return 0 < self.recipe.traces.limit <= len(self.lengths)
+
+    def add(self, chunk: Chunk) -> list[Trace]:
+        """The traces of some questions."""
+        arranged, lacking = self._arrange(chunk)
+        self._write(chunk, arranged)
+        sound = self._sound(chunk, self._distinct(arranged))
+        kept = self._measured(chunk, sound)
+        reached = {"not_enough_pairs": arranged, "answer_lost": sound, "too_long": [draft for draft, _ in kept]}
+        self._note_lost(chunk, {step: {draft.place for draft in drafts} for step, drafts in reached.items()}, lacking)
+        if self.recipe.traces.limit:
+            kept = kept[: self.recipe.traces.limit - len(self.lengths)]
+        for draft, trace in kept:
+            self.lengths.append(trace.tokens)
+            self._by_pairs[len(draft.pairs)] += 1
+            self._by_pattern[trace.pattern] += 1
+            right = sum(pair.correct for pair in draft.pairs)
+            self._count["pairs_correct"] += right
+            self._count["pairs_incorrect"] += len(draft.pairs) - right
+        self._count["questions_with_traces"] += len({draft.place for draft, _ in kept})
+        return [trace for _, trace in kept]
+
+    def _note_lost(self, chunk: Chunk, reached: dict[str, set[int]], lacking: set[int]) -> None:
+        """For each question without a trace, the step at which it had none left."""
+        reflect = any(pattern.reflect for pattern, _ in self.patterns.values())
+        right = chunk.state == CORRECT
+        tried, solved = (chunk.attempt_row >= 0).any(axis=1), right.any(axis=1)
+        paired = (right & (chunk.agree > 0)).any(axis=1) if reflect else solved
+        for place in set(range(len(chunk.questions))) - lacking - reached["too_long"]:
+            if not solved[place]:
+                self._lost["no_correct_attempt" if tried[place] else "no_attempt"] += 1
+            elif not paired[place]:
+                self._lost["no_true_reflection"] += 1
+            else:
+                self._lost[next(step for step, places in reached.items() if place not in places)] += 1
+
+    def counts(self) -> dict[str, Any]:
+        """For the manifest. `lost` are questions without a trace, by the step that took the last one."""
+        keys = (
+            "built", "repeated", "answer_lost", "too_long", "not_enough_pairs", "questions", "questions_with_traces",
+            "pairs_correct", "pairs_incorrect",
+        )  # fmt: skip
+        return {
+            "traces": len(self.lengths),
+            **{key: self._count[key] for key in keys},
+            "lost": {step: self._lost[step] for step in LOSSES if self._lost[step]},
+            "by_pairs": {str(n): self._by_pairs[n] for n in sorted(self._by_pairs)},
+            "by_pattern": dict(sorted(self._by_pattern.items())),
+            "tokens": sum(self.lengths),
+            "tokens_percentiles": percentiles(self.lengths),
+            "shortest_dropped": self.shortest_dropped,
+        }
+
+    def _arrange(self, chunk: Chunk) -> tuple[list[_Draft], set[int]]:
+        """Traces without their texts, and the places of questions that lack samples."""
+        drafts, lacking = [], set[int]()
+        for place, (question, samples) in enumerate(zip(chunk.questions, chunk.samples(), strict=True)):
+            self._count["questions"] += 1
+            found = arrange(samples, self.patterns, self.recipe.traces, question_seed(self.recipe, question))
+            if found.wants:
+                self.lacking.append(question)
+                lacking.add(place)
+                continue
+            self._count["not_enough_pairs"] += found.short
+            drafts += [_Draft(place, *each) for each in found.traces]
+        return drafts, lacking
+
+    def _write(self, chunk: Chunk, drafts: list[_Draft]) -> None:
+        """Write the completions; texts are read from the tables all at once."""
+        import pyarrow
+
+        if not drafts:
+            return
+        pairs = [(draft.place, pair.slot, draft.pattern.reflect) for draft in drafts for pair in draft.pairs]
+        rows = chunk.attempts.take(pyarrow.array([chunk.attempt_row[place, slot] for place, slot, _ in pairs]))
+        ids, texts = rows["id"].to_pylist(), rows["text"].to_pylist()
+        judged = [chunk.reflection_row[place, slot] for place, slot, reflect in pairs if reflect]
+        said = chunk.reflections.take(pyarrow.array(judged)) if judged else None
+        reflections = iter(zip(said["id"].to_pylist(), said["text"].to_pylist(), strict=True) if said else ())
+        own = iter(zip(ids, texts, strict=True))
+        for draft in drafts:
+            pieces = [
+                Piece(*next(own), pair.answer, pair.correct, *(next(reflections) if draft.pattern.reflect else ()))
+                for pair in draft.pairs
+            ]
+            draft.completion, draft.steps = write_trace(pieces, self.phrases, draft.pattern.closing, draft.rng)
+        self._count["built"] += len(drafts)
+
+    def _distinct(self, drafts: list[_Draft]) -> list[_Draft]:
+        unique = {(draft.place, draft.completion): draft for draft in reversed(drafts)}
+        self._count["repeated"] += len(drafts) - len(unique)
+        return list(reversed(unique.values()))
+
+    def _sound(self, chunk: Chunk, drafts: list[_Draft]) -> list[_Draft]:
+        grades = grade_all(self.task, [(chunk.questions[draft.place], draft.completion) for draft in drafts])
+        sound = [draft for draft, grade in zip(drafts, grades, strict=True) if grade.outcome == "correct"]
+        self._count["answer_lost"] += len(drafts) - len(sound)
+        return sound
+
+    def _measured(self, chunk: Chunk, drafts: list[_Draft]) -> list[tuple[_Draft, Trace]]:
+        """Those that fit the SFT context, as records."""
+        most = self.recipe.traces.max_tokens
+        prompts: dict[int, tuple[list[Message], int]] = {}
+        traces = []
+        for draft, tokens in zip(drafts, self.counter.count_each([d.completion for d in drafts]), strict=True):
+            question = chunk.questions[draft.place]
+            if draft.place not in prompts:
+                prompt = self.prompts.train(question.text)
+                prompts[draft.place] = prompt, self.counter.count_tokens(prompt)
+            prompt, of_prompt = prompts[draft.place]
+            total = of_prompt + tokens + 1
+            if total > most:
+                self._count["too_long"] += 1
+                self.shortest_dropped = min(self.shortest_dropped or total, total)
+                continue
+            trace_id = seeds.content_id("trace", question.id, draft.completion)
+            trace = Trace(trace_id, question.id, draft.pattern.name, draft.steps, prompt, draft.completion, total)
+            traces.append((draft, trace))
+        return traces
 
 
 def percentiles(lengths: Sequence[int]) -> dict[str, int]:
     """Nearest-rank percentiles, keyed by "5", "50", …; empty for no lengths."""
     ordered = sorted(lengths)
     return {str(p): ordered[max(0, -(-len(ordered) * p // 100) - 1)] for p in PERCENTILES} if ordered else {}
-
-
-def _steps(traces: Sequence[Trace], outcomes: Mapping[str, str]) -> dict[str, Any]:
-    """How many pairs of which outcome the traces hold, and how many traces hold 1, 2, … pairs."""
-    used = Counter(outcomes[step.attempt_id] for trace in traces for step in trace.steps)
-    lengths = Counter(len(trace.steps) for trace in traces)
-    return {
-        "correct": used["correct"],
-        "incorrect": used["wrong"],
-        "by_pairs": {str(n): lengths[n] for n in sorted(lengths)},
-    }
-
-
-def _require_traces(counts: dict[str, Any], attempts: Sequence[Attempt], most: int, lengths: Sequence[int]) -> None:
-    if counts["traces"]:
-        return
-    if not any(usable(attempt) and attempt.outcome == "correct" for attempt in attempts):
-        why = (
-            f"none of {len(attempts)} attempts is correct and usable; try easier questions or a larger "
-            "attempts.per_variant"
-        )
-    elif not counts["pairs_correct"]:
-        why = (
-            "no reflection agrees on a correct attempt; try a larger reflections.per_attempt or another reflection "
-            "prompt"
-        )
-    elif not counts["built"]:
-        why = "the pattern built none from the pairs; try another traces.pattern"
-    elif not lengths:
-        why = f"none of {counts['built']} traces passes its task's check; correct the task's `grade`"
-    else:
-        why = (
-            f"all {counts['too_long']} traces are longer than traces.max_tokens = {most} (the shortest has "
-            f"{min(lengths)} tokens); raise it, or lower traces.max_pairs or attempts.max_tokens"
-        )
-    raise NothingLeftError(f"traces: nothing is left to train on: {why}.")
-
-
-def run(recipe: Recipe, run: "Run") -> None:
-    """Build the traces from the records of the stages before. Raises NothingLeftError where there are none."""
-    from skillfactory import engines
-
-    questions = [question for question in run.stage("questions").rows(Question) if question.split == "sft"]
-    attempts, reflections = run.stage("attempts").rows(Attempt), run.stage("reflections").rows(Reflection)
-    tokenizer = engines.load_tokenizer(recipe)
-    built = build(recipe, questions, attempts, reflections, task_of(recipe.questions.task), tokenizer.count_tokens)
-    stage = run.stage("traces")
-    kept = {trace.id for trace in stage.rows(Trace)}  # of a run that was interrupted here
-    stage.append([trace for trace in built.traces if trace.id not in kept])
-    stage.finish(**built.counts)

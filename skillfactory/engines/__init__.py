@@ -1,18 +1,46 @@
 """Where text comes from: one protocol (`base.py`), one file an engine."""
 
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any, TypeVar
 
 from skillfactory.engines.base import Completion, Engine, Request, SamplingParams, TokenCounter
 from skillfactory.recipe import Recipe
 
-__all__ = ["Completion", "Engine", "Request", "SamplingParams", "TokenCounter", "load", "load_tokenizer"]
+__all__ = ["Completion", "Engine", "Request", "SamplingParams", "TokenCounter", "load", "load_tokenizer", "stream"]
+
+Item = TypeVar("Item")
+Row = TypeVar("Row")
+_ENGINES = {"transformers": "TransformersEngine", "vllm": "VllmEngine", "openai": "OpenAIEngine"}
 
 
-def load(recipe: Recipe, model: str | Path | None = None) -> Engine:
-    """The recipe's engine over its base model, or over a model folder. Raises ModelError where it cannot be used."""
-    from skillfactory.engines.transformers import TransformersEngine
+def load(recipe: Recipe, model: str | Path | None = None, engine: str = "transformers") -> Engine:
+    """An engine over the recipe's base model, or over a model folder.
 
-    return TransformersEngine.load(recipe, model)
+    Raises ModelError where the model cannot be used, EngineError where the engine cannot.
+    """
+    kind: Any = getattr(import_module(f"skillfactory.engines.{engine}"), _ENGINES[engine])
+    loaded: Engine = kind.load(recipe, model)
+    return loaded
+
+
+def stream(
+    recipe: Recipe,
+    engine: str,
+    work: Callable[[Engine, Sequence[Item]], Iterator[Row]],
+    items: Sequence[Item],
+    model: str | Path | None = None,
+) -> Iterator[Row]:
+    """The rows that `work` makes of `items` with an engine, as they come, in no order.
+
+    With `ray` the items are spread over workers, each with an engine of its own; `work`, items and rows are then
+    pickled, so `work` is a function of a module or a partial of one.
+    """
+    if engine == "ray":
+        yield from import_module("skillfactory.engines.ray").stream(recipe, work, items, model)
+    else:
+        yield from work(load(recipe, model, engine), items)
 
 
 def load_tokenizer(recipe: Recipe) -> TokenCounter:

@@ -1,11 +1,15 @@
-"""What an engine is: requests go in, completions come out as they finish."""
+"""What an engine is: requests stream in, completions stream out as they finish."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 from skillfactory.recipe import Sampling
 from skillfactory.records import FinishReason, Message
+
+# Codes of `Completion.error`; they become the `reason` of an attempt.
+PROMPT_TOO_LONG = "prompt_too_long"  # the prompt leaves no room in the model's context
+ENGINE_FAILED = "engine_failed"  # tried again and given up; the log says why
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class SamplingParams:
 
     def greedy(self) -> "SamplingParams":
         """The same lengths and penalties at temperature 0."""
-        return SamplingParams(0.0, 1.0, 0, self.repetition_penalty, self.max_tokens)
+        return replace(self, temperature=0.0, top_p=1.0, top_k=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +39,26 @@ class Request:
     id: str
     messages: list[Message]
     seed: int
+    params: SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One completion. `tokens` counts generated tokens, the end-of-turn token included."""
+    """One completion. `tokens` counts generated tokens, the end-of-turn token included.
+
+    `error` is "" or, where `finish_reason` is "failed", one of the codes above.
+    """
 
     id: str
     text: str
     tokens: int
     finish_reason: FinishReason
+    error: str = ""
+
+
+def failed(request: Request, error: str) -> Completion:
+    """What stands for a completion that could not be made."""
+    return Completion(request.id, "", 0, "failed", error)
 
 
 class TokenCounter(Protocol):
@@ -54,10 +68,20 @@ class TokenCounter(Protocol):
         """Tokens of the prompt, and of the completion with its end of turn where one is given."""
         ...
 
+    def count_each(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text by itself."""
+        ...
 
-class Engine(TokenCounter, Protocol):
+
+class Engine(Protocol):
     """A source of text."""
 
-    def generate(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
-        """One completion a request, in the order they finish."""
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
+        """One completion a request, each as soon as it is there; requests are taken as there is room for them.
+
+        None among the requests says that there is nothing to ask for until one of those in flight has come back (it
+        never comes while none is in flight): a request may follow from an earlier completion. An engine tries a request
+        again that fails for a reason that may pass, and in the end gives a completion that says `failed`. Raises
+        EngineError where no request can be served any more; what was yielded before is kept by the caller.
+        """
         ...

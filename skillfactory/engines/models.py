@@ -1,5 +1,6 @@
 """Loading Hugging Face models and tokenizers, with errors that say what is wrong with a folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -77,8 +78,15 @@ class ChatTokenizer:
 
     def count_tokens(self, messages: list[Message], completion: str = "") -> int:
         """See TokenCounter."""
-        extra = len(self.tokenizer(completion, add_special_tokens=False)["input_ids"]) + 1 if completion else 0
+        extra = self.count_each([completion])[0] + 1 if completion else 0
         return len(self.encode(messages)) + extra
+
+    def count_each(self, texts: Sequence[str]) -> list[int]:
+        """See TokenCounter. Several at once, on all cores."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is not None and texts:
+            return [len(each) for each in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [len(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
 
 
 def load_model(recipe: Recipe, model: str | Path | None = None, *, training: bool = False) -> Any:

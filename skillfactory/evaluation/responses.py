@@ -6,8 +6,9 @@ they come; a resumed stage asks only for those that are missing.
 Deviations: the paper samples 34 responses for GPQA, AIME and AMC; here `evaluation.samples` holds for every set.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,12 +84,12 @@ def asks(model: str, questions: dict[str, list[Question]], recipe: Recipe) -> li
     ]
 
 
-def request_of(ask: Ask, number: int, prompts: Prompts, seed: int) -> "Request":
+def request_of(ask: Ask, number: int, prompts: Prompts, recipe: Recipe) -> "Request":
     """The engine's request. Its seed does not depend on the model, so that models differ by nothing but themselves."""
     from skillfactory.engines.base import Request
 
-    own = seeds.derive(seed, "evaluation", ask.question.id, ask.mode, ask.sample)
-    return Request(id=str(number), messages=prompts.train(ask.question.text), seed=own)
+    own = seeds.derive(recipe.seed, "evaluation", ask.question.id, ask.mode, ask.sample)
+    return Request(str(number), prompts.train(ask.question.text), own, params_of(recipe, ask.mode))
 
 
 def response_of(ask: Ask, completion: "Completion", task: Task) -> Response:
@@ -112,18 +113,16 @@ def response_of(ask: Ask, completion: "Completion", task: Task) -> Response:
     )
 
 
-def respond(
-    engine: "Engine", wanted: list[Ask], recipe: Recipe, tasks: dict[str, Task], prompts: Prompts
-) -> Iterator[Response]:
+def respond(engine: "Engine", wanted: Iterable[Ask], recipe: Recipe) -> Iterator[Response]:
     """Responses in the order in which they finish. All sets go to the engine at once, to keep its batches full."""
-    for mode in ("sampled", "greedy"):
-        chosen = {str(number): ask for number, ask in enumerate(ask for ask in wanted if ask.mode == mode)}
-        requests = [request_of(ask, int(number), prompts, recipe.seed) for number, ask in chosen.items()]
-        completions = engine.generate(requests, params_of(recipe, mode)) if requests else ()
-        answered = ((chosen[completion.id], completion) for completion in completions)
-        yield from ahead(
-            lambda pair: response_of(*pair, tasks[pair[0].set]), answered, lambda pair: is_slow(tasks[pair[0].set])
-        )
+    tasks = {name: task_of(section.task) for name, section in recipe.evaluation.sets.items()}
+    prompts = load_prompts(recipe.attempts.prompts)
+    asked = dict(enumerate(wanted))
+    completions = engine.generate(request_of(ask, number, prompts, recipe) for number, ask in asked.items())
+    answered = ((asked[int(completion.id)], completion) for completion in completions)
+    yield from ahead(
+        lambda pair: response_of(*pair, tasks[pair[0].set]), answered, lambda pair: is_slow(tasks[pair[0].set])
+    )
 
 
 def params_of(recipe: Recipe, mode: str) -> "SamplingParams":
@@ -141,19 +140,17 @@ def run(recipe: Recipe, run: "Run") -> None:
     stage, source = run.stage("evaluation"), run.stage("questions")
     questions = questions_of(source.rows(Question), source.read_json("sets.json"), recipe)
     models = models_of(recipe, run)
-    tasks = {name: task_of(section.task) for name, section in recipe.evaluation.sets.items()}
-    prompts = load_prompts(recipe.attempts.prompts)
     kept = stage.rows(Response)
     done = {(r.model, r.set, r.mode, r.question_id, r.sample) for r in kept}
     for model, folder in models.items():
         every = asks(model, questions, recipe)
         wanted = [ask for ask in every if ask.key not in done]
         if wanted:
-            engine = engines.load(recipe, folder)
             with stage.track(len(every), f"responses of {model}", done=len(every) - len(wanted)) as advance:
-                fresh = respond(engine, wanted, recipe, tasks, prompts)
+                fresh = engines.stream(
+                    recipe, recipe.evaluation.engine, partial(respond, recipe=recipe), wanted, folder
+                )
                 kept += keep(stage, fresh, advance)
-            del engine  # before the next model is loaded: two may not fit
     stage.finish(
         responses=len(kept),
         correct=sum(r.outcome == "correct" for r in kept),

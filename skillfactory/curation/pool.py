@@ -1,0 +1,198 @@
+"""Random draws from all pairs of a question that look at no more samples than they need: curation on demand.
+
+Drawing from a pool is drawing at random from *all* the pairs that the full budget would give: the pool goes through the
+attempts in an order that is random and knows nothing of how they came out, so the first one that fits is a uniform
+draw, whether the others have been sampled or not. (The question's attempts are exchangeable, and a reflection that
+agrees is as good as another, so the first is taken.) Where a sample is not there yet, `Lacking` is raised; once it is,
+the same call with the same seed gives the same pairs. So traces do not depend on how much was sampled besides.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from skillfactory import seeds
+from skillfactory.recipe import Traces
+
+Kind = Literal["correct", "incorrect", "either"]
+ATTEMPT = -1  # in a Want, in place of the number of a reflection
+AGREED, NONE = -1, -2  # what Samples.agreed says beside a number
+PATIENCE = 4  # for every so many slots that did not fit one more is asked for at once
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An attempt (`slot` is its place among the question's) and a reflection whose verdict on it is true."""
+
+    slot: int
+    variant: str
+    answer: str
+    correct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A sample that is lacking: the attempt of a slot, or reflection number `reflection` on it."""
+
+    slot: int
+    reflection: int = ATTEMPT
+
+
+class Lacking(Exception):
+    """A draw needs samples that are not there yet.
+
+    All of `wants` will be looked at; but where many in a row did not fit, a few more are asked for than may be needed.
+    """
+
+    def __init__(self, wants: list[Want]) -> None:
+        super().__init__(f"{len(wants)} samples are lacking")
+        self.wants = wants
+
+
+class Samples(Protocol):
+    """What is known of one question's attempts and reflections, by slot."""
+
+    slots: int
+
+    def fits(self, slot: int, kind: Kind) -> bool | None:
+        """Whether the slot's attempt is usable and came out so; None where it has not been drawn."""
+        ...
+
+    def agreed(self, slot: int) -> int:
+        """AGREED where a reflection is true, NONE where all are drawn and none is; else the next one's number."""
+        ...
+
+    def variant(self, slot: int) -> str:
+        """The prompt variant of a slot, known before it is drawn."""
+        ...
+
+    def answer(self, slot: int) -> str:
+        """The answer of a drawn attempt."""
+        ...
+
+
+@dataclass
+class _Order:
+    """Slots in a random order that is drawn only as far as it is looked at (Fisher-Yates)."""
+
+    slots: int
+    rng: random.Random
+    known: list[int] = field(default_factory=list)
+    moved: dict[int, int] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[int]:
+        position = 0
+        while position < self.slots:
+            if position == len(self.known):
+                other = position + int(self.rng.random() * (self.slots - position))
+                self.known.append(self.moved.get(other, other))
+                self.moved[other] = self.moved.get(position, position)
+            yield self.known[position]
+            position += 1
+
+
+class Table:
+    """One question's samples while its traces are arranged: what earlier traces took for good."""
+
+    def __init__(self, samples: Samples, seed: int) -> None:
+        self.samples = samples
+        self.seed = seed
+        self.order = _Order(samples.slots, seeds.rng(seed, "order"))  # of the draws that last beyond a trace
+        self.spent: set[int] = set()
+        self.lasting = False  # whether such a draw was made
+
+
+class Pool:
+    """The pairs of one question, to draw one trace from. No pair is drawn twice for a trace.
+
+    `settings` are the recipe's; `number` counts this pattern's traces of the question, from 0.
+    """
+
+    def __init__(self, table: Table, rng: random.Random, settings: Traces, number: int, reflect: bool) -> None:
+        self.settings, self.number = settings, number
+        self._table, self._rng, self._reflect = table, rng, reflect
+        self._taken: dict[int, Pair] = {}
+        # Draws of correct and of incorrect pairs share an order; draws of either kind need one of their own, since that
+        # order gives away how its slots came out.
+        self._by_outcome = _Order(table.samples.slots, rng)
+        self._either = _Order(table.samples.slots, rng)
+
+    def draw_length(self) -> int:
+        """How many pairs a trace is to have, where its pattern leaves that open: traces.pairs, or one of 2..max_pairs."""
+        return self.settings.pairs or self._rng.randint(min(2, self.settings.max_pairs), self.settings.max_pairs)
+
+    def order_of(self, n: int) -> list[int]:
+        """0..n-1 in a random order that is the same for all traces of the question."""
+        return seeds.rng(self._table.seed, "numbers").sample(range(n), n)
+
+    def correct(self, n: int = 1, *, once: bool = False) -> list[Pair]:
+        """Up to `n` correct pairs; with `once` also never again in a later trace of the question."""
+        return self._draw("correct", n, once, distinct=False)
+
+    def incorrect(self, n: int = 1, *, once: bool = False, distinct: bool = False) -> list[Pair]:
+        """Up to `n` incorrect pairs; with `distinct` no two answers in the trace are the same."""
+        return self._draw("incorrect", n, once, distinct)
+
+    def either(self, n: int = 1) -> list[Pair]:
+        """Up to `n` pairs, whatever came of them: correct ones as often as they are among the question's pairs."""
+        return self._draw("either", n, once=False, distinct=False)
+
+    def holds(self, pair: Pair) -> bool:
+        """Whether the pair was drawn from this pool."""
+        return self._taken.get(pair.slot) == pair
+
+    def shuffled(self, pairs: list[Pair]) -> list[Pair]:
+        """The pairs in a random order."""
+        return self._rng.sample(pairs, len(pairs))
+
+    def _draw(self, kind: Kind, n: int, once: bool, distinct: bool) -> list[Pair]:
+        samples, table = self._table.samples, self._table
+        if once:
+            order, table.lasting = table.order, True
+        else:
+            order = self._either if kind == "either" else self._by_outcome
+        variants = {pair.variant for pair in self._taken.values()} if self.settings.distinct_variants else None
+        answers = {_plain(pair.answer) for pair in self._taken.values()} if distinct else None
+        found: list[Pair] = []
+        wants: list[Want] = []
+        missed = 0
+        for slot in order if n > 0 else ():
+            variant = samples.variant(slot)
+            if slot in self._taken or (once and slot in table.spent) or (variants is not None and variant in variants):
+                continue
+            fits = samples.fits(slot, kind)
+            if fits is False:
+                missed += 1
+                continue
+            if fits is None:
+                wants.append(Want(slot))
+            else:
+                answer = samples.answer(slot)
+                if answers is not None and _plain(answer) in answers:
+                    continue
+                agreed = samples.agreed(slot) if self._reflect else AGREED
+                if agreed == NONE:
+                    missed += 1
+                    continue
+                if agreed == AGREED:
+                    right = kind == "correct" or (kind == "either" and samples.fits(slot, "correct") is True)
+                    found.append(Pair(slot, variant, answer, right))
+                else:
+                    wants.append(Want(slot, agreed))
+                if answers is not None:
+                    answers.add(_plain(answer))
+            if variants is not None:
+                variants.add(variant)
+            if len(found) == n or len(wants) >= max(n - len(found), missed // PATIENCE):
+                break
+        if wants:
+            raise Lacking(wants)
+        self._taken |= {pair.slot: pair for pair in found}
+        if once:
+            table.spent |= {pair.slot for pair in found}
+        return found
+
+
+def _plain(answer: str) -> str:
+    return "".join(answer.split())
