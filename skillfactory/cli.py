@@ -170,13 +170,14 @@ def _stages(loaded: "LoadedRun") -> tuple[str, ...]:
 @app.command()
 def show(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
-    traces: Annotated[int, typer.Option(help="How many traces to print.", min=0)] = 3,
+    traces: Annotated[int, typer.Option(help="How many traces to print.", min=0)] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """The yield of each step of a run, and some of its traces."""
-    from skillfactory import console, seeds
-    from skillfactory.overview import overview
-    from skillfactory.records import Trace
+    """What curation gave, step by step, what it cost, and some traces: to look at before training on them."""
+    from importlib import import_module
+
+    from skillfactory import console
+    from skillfactory.overview import overview, some_traces
     from skillfactory.store import load_run
 
     loaded = load_run(run_dir)
@@ -185,14 +186,14 @@ def show(
         _print_json(facts)
         return
     out = _console()
-    for table in console.overview_tables(facts):
-        out.print(table)
-    rows = loaded.rows("traces", Trace)
-    for trace in seeds.rng(loaded.recipe.seed, "show").sample(rows, min(traces, len(rows))):
-        out.rule(f"trace {trace.id}, {trace.tokens:,} tokens", style="dim")
+    tables = import_module("skillfactory.report.curation").curation_tables(facts)
+    for table in tables:
+        import_module("skillfactory.report.terminal").print_table(table, out)
+    for trace in some_traces(loaded, traces):
+        out.rule(f"trace {trace.id}, {trace.pattern}, {trace.tokens:,} tokens", style="dim")
         out.print(console.trace_text(trace.prompt[-1]["content"]), style="dim", highlight=False)
         out.print(console.trace_text(trace.completion), highlight=False)
-    if len(facts) == 3:  # name, method and model alone
+    if not tables:
         print(f"{run_dir} has no rows yet.")
 
 

@@ -108,45 +108,6 @@ def _bytes(size: int) -> str:
     return f"{value:.0f} {units[0]}" if value >= 10 or units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
-def overview_tables(facts: dict[str, Any]) -> list["Table"]:
-    """The yield at each step, for `show`."""
-    found = []
-    if "questions" in facts:
-        table = _table("Questions", "split", "questions>")
-        for split, n in facts["questions"].items():
-            table.add_row(split, f"{n:,}")
-        found.append(table)
-    if "attempts" in facts:
-        part = facts["attempts"]
-        solved = part["questions with a correct attempt"]
-        title = f"Attempts: {solved:,} of {part['questions']:,} questions have a correct one"
-        table = _table(title, "variant", *(f"{name}>" for name in part["all"]))
-        for variant, counts in [*part["by variant"].items(), ("all", part["all"])]:
-            share = [f"{n:,} ({n / max(1, counts['attempts']):.0%})" for n in counts.values()]
-            table.add_row(_plain(variant), f"{counts['attempts']:,}", *share[1:])
-        found.append(table)
-    if "reflections" in facts:
-        part = facts["reflections"]
-        table = _table("Reflections", *(f"{name}>" for name in part if name != "tokens"))
-        table.add_row(*(f"{n:,}" for name, n in part.items() if name != "tokens"))
-        found.append(table)
-    if "traces" in facts:
-        part = facts["traces"]
-        pairs = part["pairs a trace"]
-        table = _table(
-            f"Traces: {part['all']:,} of {part['questions']:,} questions", "pairs a trace", *(f"{k}>" for k in pairs)
-        )
-        table.add_row("traces", *(f"{n:,}" for n in pairs.values()))
-        found.append(table)
-    rows = {name: part["tokens"] for name, part in facts.items() if isinstance(part, dict) and "tokens" in part}
-    if rows:
-        table = _table("Tokens", "of one", "total>", "median>", "p95>", "max>")
-        for name, counts in rows.items():
-            table.add_row(name.removesuffix("s"), *(f"{n:,}" for n in counts.values()))
-        found.append(table)
-    return found
-
-
 def trace_text(completion: str) -> "Text":
     """A trace with its skills coloured: attempts, reflections, verdicts, the answer; glue phrases stay plain."""
     from rich.text import Text

@@ -33,26 +33,24 @@ def _sampling(section: str) -> tuple[str, ...]:
 class StageSpec:
     """A stage: its module, the parts of the recipe that decide its result, and the stages that it reads.
 
-    Where another stage fills it beside its own rows, `module` is that stage's name, and it is not run by itself.
+    Where it is `filled_by` another stage, beside that one's own rows, it has no module and is not run by itself.
     """
 
     module: str
     settings: tuple[str, ...]  # keys or whole sections; those marked `speed` are left out
     inputs: tuple[str, ...]
-
-    @property
-    def filled_by(self) -> str:
-        return "" if "." in self.module else self.module
+    filled_by: str = ""
 
 
 STAGES: dict[str, StageSpec] = {
     "questions": StageSpec("skillfactory.tasks.questions", ("seed", "questions", "evaluation.sets"), ()),
     # An attempt or reflection depends on how it is sampled, not on how many there are or what becomes of them.
     "attempts": StageSpec(
-        "traces", ("seed", *MODEL, *_sampling("attempts"), "attempts.prompts", "attempts.given"), ("questions",)
+        "", ("seed", *MODEL, *_sampling("attempts"), "attempts.prompts", "attempts.given"), ("questions",),
+        filled_by="traces",
     ),
     "reflections": StageSpec(
-        "traces", ("seed", *MODEL, *_sampling("reflections"), "attempts.prompts"), ("attempts",)
+        "", ("seed", *MODEL, *_sampling("reflections"), "attempts.prompts"), ("attempts",), filled_by="traces",
     ),
     "traces": StageSpec(
         "skillfactory.curation.curate",

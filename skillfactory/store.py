@@ -383,7 +383,7 @@ class LoadedRun:
         if manifest.get("finished"):
             return "finished"
         owner = _owner(self.path)
-        working = owner.get("stage") in (stage, manifest.get("filled_by"))
+        working = owner.get("stage") in {stage, manifest.get("filled_by", stage)}
         return "running" if working and _is_alive(owner) else "partial"
 
     def progress(self, stage: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from skillfactory import catalog, console, demo
 from skillfactory.cli import app
 from skillfactory.recipe import Recipe
-from skillfactory.records import Attempt, Reflection, Step, Trace
+from skillfactory.records import Attempt, Question, Reflection, Step, Trace
 from skillfactory.store import Run, load_run
 from skillfactory.tasks import levels, names
 
@@ -149,6 +149,7 @@ def test_show_gives_the_yield_and_cannot_be_driven_by_model_output(here: Path) -
     )
     outcomes = ("correct", "wrong", "no_answer", "wrong")
     with Run.open(here / "runs/t", recipe) as run:
+        run.stage("questions").append([Question(f"q{i}", "t", "l", HOSTILE, "4", "{}", "sft") for i in range(2)])
         run.stage("attempts").append(
             [
                 Attempt(f"a{i}", f"q{i % 2}", "original", i, HOSTILE, "4", outcome, "", "stop", 10 * i)  # type: ignore[arg-type]
@@ -156,20 +157,20 @@ def test_show_gives_the_yield_and_cannot_be_driven_by_model_output(here: Path) -
             ]
         )
         run.stage("reflections").append(
-            [Reflection(f"r{i}", f"a{i}", 0, "x", "correct", i == 0, "stop", 3) for i in range(4)]
+            [Reflection(f"r{i}", f"q{i % 2}", f"a{i}", 0, "x", "correct", i == 0, "stop", 3) for i in range(4)]
         )
         step = Step("a0", "r0", "")
         prompt = [{"role": "user", "content": HOSTILE}]
         run.stage("traces").append([Trace("t0", "q0", "algorithm1", [step, step], prompt, HOSTILE, 50)])  # type: ignore[list-item]
     found = facts("show", "runs/t")
     assert isinstance(found, dict)
-    assert found["attempts"]["all"] | {"cut": 0} == {
-        "attempts": 4, "correct": 1, "wrong": 2, "no answer": 1, "malformed": 0, "cut": 0
-    }  # fmt: skip
-    assert (found["attempts"]["questions with a correct attempt"], found["attempts"]["questions"]) == (1, 2)
-    assert found["reflections"]["agree"] == 1
-    assert found["traces"]["pairs a trace"] == {"2": 1}
-    assert found["traces"]["tokens"] == {"total": 50, "median": 50, "p95": 50, "max": 50}
+    attempts, verdicts = found["attempts"], found["reflections"]["first_verdicts"]
+    assert [attempts[key] for key in ("attempts", "correct", "wrong", "no_answer", "truncated")] == [4, 1, 2, 1, 0]
+    assert (attempts["questions_solved"], attempts["questions"]) == (1, 2)
+    assert (verdicts["correct_called_correct"], verdicts["incorrect_called_correct"]) == (1, 3)
+    assert verdicts["f1_correct"] == 2 / 5
+    assert found["traces"]["by_pairs"] == {"2": 1}
+    assert found["traces"]["tokens_percentiles"] == dict.fromkeys(["5", "50", "90", "99", "100"], 50)
     shown = CliRunner().invoke(app, ["show", "runs/t"])
     assert shown.exit_code == 0, shown.output
     assert "[bold][31mred[/nonsense]" in shown.stdout

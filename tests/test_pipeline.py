@@ -32,12 +32,15 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def stage(name: str) -> Callable[[Recipe, Run], None]:
         def run(recipe: Recipe, run: Run) -> None:
             calls.append(name)
-            run.stage(name).append([Question(name, "t", "l", "text", "1", "{}")])
-            run.stage(name).finish(made=1)
+            for made in [*(other for other, spec in STAGES.items() if spec.filled_by == name), name]:
+                run.stage(made).append([Question(made, "t", "l", "text", "1", "{}")])
+                run.stage(made).finish(made=1)
 
         return run
 
     for name, spec in STAGES.items():
+        if spec.filled_by:
+            continue
         module = types.ModuleType(f"counting_{name}")
         module.run = stage(name)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -47,9 +50,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_it_runs_what_the_method_says_and_then_nothing_again(ran: list[str], tmp_path: Path) -> None:
     pipeline.run(recipe(), tmp_path / "a")
-    assert ran == list(STAGES)
+    assert ran == ["questions", "traces", "sft", "rl", "evaluation", "report"]
+    assert all(load_run(tmp_path / "a").state(name) == "finished" for name in STAGES)
     pipeline.run(recipe(), tmp_path / "a")
-    assert ran == list(STAGES)
+    assert len(ran) == 6
     ran.clear()
     pipeline.run(recipe(method="rl_only"), tmp_path / "b")
     assert ran == ["questions", "rl", "evaluation", "report"]
@@ -58,10 +62,12 @@ def test_it_runs_what_the_method_says_and_then_nothing_again(ran: list[str], tmp
 
 
 def test_until_stops_after_a_stage_and_a_later_run_goes_on(ran: list[str], tmp_path: Path) -> None:
-    pipeline.run(recipe(), tmp_path / "a", until="attempts")
-    assert ran == ["questions", "attempts"]
+    pipeline.run(recipe(), tmp_path / "a", until="questions")
+    assert ran == ["questions"]
     pipeline.run(recipe(), tmp_path / "a", until="traces")
-    assert ran == ["questions", "attempts", "reflections", "traces"]
+    assert ran == ["questions", "traces"]
+    with pytest.raises(RecipeError, match="attempts is drawn as traces need it .*--until traces"):
+        pipeline.run(recipe(), tmp_path / "a", until="attempts")
     with pytest.raises(RecipeError, match="did you mean `traces`"):
         pipeline.run(recipe(), tmp_path / "a", until="trace")
     with pytest.raises(RecipeError, match="Method `rl_only` has no stage `sft`"):
@@ -78,6 +84,7 @@ def test_fresh_redoes_a_stage_and_what_depends_on_it(ran: list[str], tmp_path: P
     loaded = load_run(tmp_path / "a")
     assert [loaded.state(name) for name in ("traces", "rl", "evaluation")] == ["finished", "missing", "missing"]
     assert loaded.table("sft").num_rows == 1
+    assert load_run(tmp_path / "a").table("attempts").num_rows == 1
     assert dependents("reflections", recipe()) == ["reflections", "traces", "sft", "rl", "evaluation", "report"]
 
 
@@ -139,17 +146,39 @@ def test_a_models_content_counts(tmp_path: Path) -> None:
 def test_a_stage_that_fails_leaves_a_line_in_the_log_and_can_go_on(
     ran: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = sys.modules["counting_attempts"]
+    module = sys.modules["counting_traces"]
     works = module.run
     monkeypatch.setattr(module, "run", lambda recipe, run: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         pipeline.run(recipe(), tmp_path / "a")
     last = json.loads((tmp_path / "a/log.jsonl").read_text().splitlines()[-1])
-    assert (last["stage"], last["event"]) == ("attempts", "stopped")
+    assert (last["stage"], last["event"]) == ("traces", "stopped")
     assert load_run(tmp_path / "a").state("attempts") == "partial"
     monkeypatch.setattr(module, "run", works)
-    pipeline.run(recipe(), tmp_path / "a", until="attempts")
-    assert ran == ["questions", "attempts"]
+    pipeline.run(recipe(), tmp_path / "a", until="traces")
+    assert ran == ["questions", "traces"]
+
+
+def test_samples_outlive_another_pattern(ran: list[str], tmp_path: Path) -> None:
+    """Only what decides a sample's text is in the digests of attempts and reflections."""
+    before = identities(recipe())
+    for change in ({"traces": {"pattern": "ladder"}}, {"attempts": {"per_variant": 3, "variants": ["original"]}},
+                   {"reflections": {"per_attempt": 2}}, {"attempts": {"budget": "paper"}}):  # fmt: skip
+        after = identities(recipe(**change))
+        assert [before[name].digest == after[name].digest for name in ("attempts", "reflections", "traces")] == [
+            True, True, False,
+        ]  # fmt: skip
+    hotter = identities(recipe(attempts={"temperature": 1.0}))
+    assert before["attempts"].digest != hotter["attempts"].digest
+    assert before["reflections"].digest != hotter["reflections"].digest, "they are on other attempts"
+
+
+def test_a_pattern_file_counts_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def arrange(pool, rng):\n    return pool.correct()\n")
+    before = identities(recipe(traces={"pattern": "mine.py"}))["traces"].digest
+    (tmp_path / "mine.py").write_text("def arrange(pool, rng):\n    return pool.correct(1)\n")
+    assert identities(recipe(traces={"pattern": "mine.py"}))["traces"].digest != before
 
 
 def test_every_stage_reads_only_stages_before_it() -> None:
@@ -166,6 +195,6 @@ def test_the_dry_run_counts_as_the_paper_does(ran: list[str], tmp_path: Path) ->
     assert planned["rl"].counts == {"steps": 150, "rollouts a step": 4096, "rollouts": 150 * 4096}
     assert planned["evaluation"].counts["responses"] == 3 * 5 * 4
     assert {each.state for each in planned.values()} == {"missing"}
-    pipeline.run(recipe(), tmp_path / "a", until="attempts")
+    pipeline.run(recipe(), tmp_path / "a", until="traces")
     after = {each.name: each.state for each in plan.plan(recipe(attempts={"top_k": 5}), tmp_path / "a")}
     assert (after["questions"], after["attempts"], after["sft"]) == ("finished", "other settings", "missing")

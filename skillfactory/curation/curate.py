@@ -48,10 +48,10 @@ def run(recipe: Recipe, run: "Run") -> None:
                 tally.add(chunk)
                 if not builder.full:
                     stage.append(builder.add(chunk))
-                advance(len(chunk.questions), traces=len(builder.lengths))
+                advance(len(chunk.questions), traces=builder.traces)
         if builder.full or enough >= len(questions):
             break
-        enough = next_guess(recipe, enough, len(builder.lengths), len(questions))
+        enough = next_guess(recipe, enough, builder.traces, len(questions))
     attempts, reflections, traces = tally.attempt_counts(), tally.reflection_counts(), builder.counts()
     require_traces(attempts, reflections, traces, recipe)
     samples[0].finish(**attempts)

@@ -1,6 +1,7 @@
 """What became of the samples, counted shard by shard: attempts by variant and outcome, verdicts against the truth."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 BROKEN = ("check_failed", "check_timed_out", "engine_failed", "prompt_too_long")
+PERCENTILES = (5, 50, 90, 99, 100)
 _ATTEMPT = ("variant", "outcome", "reason", "finish_reason", "empty")
 _REFLECTION = ("variant", "right", "verdict", "agrees", "finish_reason", "first")
 
@@ -23,8 +25,8 @@ class Tally:
 
     attempts: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     reflections: Counter[tuple[Any, ...]] = field(default_factory=Counter)
-    attempt_tokens: int = 0
-    reflection_tokens: int = 0
+    attempt_lengths: Counter[int] = field(default_factory=Counter)  # completions by their number of tokens
+    reflection_lengths: Counter[int] = field(default_factory=Counter)
     questions: int = 0  # with attempts
     solved: int = 0  # with a usable correct attempt
     paired: int = 0  # with a true reflection on one
@@ -38,7 +40,7 @@ class Tally:
         if attempts.num_rows:
             empty = pyarrow.compute.equal(pyarrow.compute.binary_length(attempts["text"]), 0)
             self.attempts += _counted(attempts.append_column("empty", empty), _ATTEMPT)
-            self.attempt_tokens += pyarrow.compute.sum(attempts["tokens"]).as_py()
+            self.attempt_lengths += _values(attempts["tokens"])
         if reflections.num_rows and attempts.num_rows:
             on = pyarrow.array(chunk.reflected_row, mask=chunk.reflected_row < 0)
             columns = {
@@ -49,7 +51,7 @@ class Tally:
             for name, column in columns.items():
                 reflections = reflections.append_column(name, column)
             self.reflections += _counted(reflections, _REFLECTION)
-            self.reflection_tokens += pyarrow.compute.sum(reflections["tokens"]).as_py()
+            self.reflection_lengths += _values(reflections["tokens"])
         right = chunk.state == CORRECT
         self.questions += int(np.any(chunk.attempt_row >= 0, axis=1).sum())
         self.solved += int(np.any(right, axis=1).sum())
@@ -66,7 +68,8 @@ class Tally:
             "usable_correct": sum(n for row, n in rows if _usable(row) and row["outcome"] == "correct"),
             "questions": self.questions,
             "questions_solved": self.solved,
-            "tokens": self.attempt_tokens,
+            "tokens": _sum(self.attempt_lengths),
+            "tokens_percentiles": percentiles(self.attempt_lengths),
             "by_variant": {v: _attempt_counts([(row, n) for row, n in rows if row["variant"] == v]) for v in variants},
         }
 
@@ -89,7 +92,8 @@ class Tally:
             "agree_on_correct": sum(n for row, n in rows if row["right"] and row["agrees"]),
             "on_wrong": sum(n for row, n in rows if not row["right"]),
             "agree_on_wrong": sum(n for row, n in rows if not row["right"] and row["agrees"]),
-            "tokens": self.reflection_tokens,
+            "tokens": _sum(self.reflection_lengths),
+            "tokens_percentiles": percentiles(self.reflection_lengths),
             "first_verdicts": verdicts(first),
             "first_verdicts_by_variant": {v: verdicts([(r, n) for r, n in first if r["variant"] == v]) for v in variants},
         }
@@ -145,3 +149,27 @@ def _usable(row: dict[str, Any]) -> bool:
 def _counted(table: "pyarrow.Table", keys: tuple[str, ...]) -> Counter[tuple[Any, ...]]:
     grouped = table.select(list(keys)).group_by(list(keys)).aggregate([([], "count_all")]).to_pydict()
     return Counter(dict(zip(zip(*(grouped[key] for key in keys), strict=True), grouped["count_all"], strict=True)))
+
+
+def _values(column: "pyarrow.ChunkedArray") -> Counter[int]:
+    import pyarrow.compute
+
+    return Counter({each["values"]: each["counts"] for each in pyarrow.compute.value_counts(column).to_pylist()})
+
+
+def _sum(lengths: Counter[int]) -> int:
+    return sum(length * n for length, n in lengths.items())
+
+
+def percentiles(lengths: Mapping[int, int]) -> dict[str, int]:
+    """Nearest-rank percentiles of lengths with their counts, keyed by "5", "50", …; empty for no lengths."""
+    total, found = sum(lengths.values()), dict[str, int]()
+    ordered = sorted(lengths.items())
+    for percentile in PERCENTILES if total else ():
+        rank, seen = max(1, -(-total * percentile // 100)), 0
+        for length, n in ordered:
+            seen += n
+            if seen >= rank:
+                found[str(percentile)] = length
+                break
+    return found

@@ -21,13 +21,13 @@ from skillfactory.curation.phrases import Phrases, load_phrases
 from skillfactory.curation.pool import Pair
 from skillfactory.curation.prompts import load_prompts
 from skillfactory.curation.samples import CORRECT, Chunk
+from skillfactory.curation.tally import percentiles
 from skillfactory.engines.base import TokenCounter
 from skillfactory.recipe import Recipe
 from skillfactory.records import Message, Question, Step, Trace
 from skillfactory.tasks.base import Task
 from skillfactory.tasks.questions import grade_all
 
-PERCENTILES = (5, 50, 90, 99, 100)
 LOSSES = ("no_attempt", "no_correct_attempt", "no_true_reflection", "not_enough_pairs", "answer_lost", "too_long")
 
 
@@ -86,7 +86,7 @@ class Builder:
         self.phrases = load_phrases(recipe.traces.phrases)
         self.patterns = patterns_of(recipe.traces)
         self.lacking: list[Question] = []
-        self.lengths: list[int] = []  # tokens of every trace that is kept
+        self.lengths: Counter[int] = Counter()  # traces that are kept, by their number of tokens
         self.shortest_dropped = 0
         self._count: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
@@ -94,9 +94,14 @@ class Builder:
         self._by_pattern: Counter[str] = Counter()
 
     @property
+    def traces(self) -> int:
+        """How many there are so far."""
+        return self.lengths.total()
+
+    @property
     def full(self) -> bool:
         """Whether traces.limit is reached."""
-        return 0 < self.recipe.traces.limit <= len(self.lengths)
+        return 0 < self.recipe.traces.limit <= self.traces
 
     def add(self, chunk: Chunk) -> list[Trace]:
         """The traces of some questions."""
@@ -107,9 +112,9 @@ class Builder:
         reached = {"not_enough_pairs": arranged, "answer_lost": sound, "too_long": [draft for draft, _ in kept]}
         self._note_lost(chunk, {step: {draft.place for draft in drafts} for step, drafts in reached.items()}, lacking)
         if self.recipe.traces.limit:
-            kept = kept[: self.recipe.traces.limit - len(self.lengths)]
+            kept = kept[: self.recipe.traces.limit - self.traces]
         for draft, trace in kept:
-            self.lengths.append(trace.tokens)
+            self.lengths[trace.tokens] += 1
             self._by_pairs[len(draft.pairs)] += 1
             self._by_pattern[trace.pattern] += 1
             right = sum(pair.correct for pair in draft.pairs)
@@ -139,12 +144,12 @@ class Builder:
             "pairs_correct", "pairs_incorrect",
         )  # fmt: skip
         return {
-            "traces": len(self.lengths),
+            "traces": self.traces,
             **{key: self._count[key] for key in keys},
             "lost": {step: self._lost[step] for step in LOSSES if self._lost[step]},
             "by_pairs": {str(n): self._by_pairs[n] for n in sorted(self._by_pairs)},
             "by_pattern": dict(sorted(self._by_pattern.items())),
-            "tokens": sum(self.lengths),
+            "tokens": sum(length * n for length, n in self.lengths.items()),
             "tokens_percentiles": percentiles(self.lengths),
             "shortest_dropped": self.shortest_dropped,
         }
@@ -215,9 +220,3 @@ class Builder:
             trace = Trace(trace_id, question.id, draft.pattern.name, draft.steps, prompt, draft.completion, total)
             traces.append((draft, trace))
         return traces
-
-
-def percentiles(lengths: Sequence[int]) -> dict[str, int]:
-    """Nearest-rank percentiles, keyed by "5", "50", …; empty for no lengths."""
-    ordered = sorted(lengths)
-    return {str(p): ordered[max(0, -(-len(ordered) * p // 100) - 1)] for p in PERCENTILES} if ordered else {}

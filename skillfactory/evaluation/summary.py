@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import skillfactory
 from skillfactory.evaluation.skill_use import aggregate, read_skills
 from skillfactory.evaluation.statistics import estimate, paired_difference, pass_at_k, question_means
+from skillfactory.overview import curation
 from skillfactory.recipe import Recipe
 from skillfactory.records import BROKEN, Question, Response
 from skillfactory.tasks.questions import task_of
@@ -45,7 +46,7 @@ def summarize(run: "LoadedRun") -> dict[str, Any]:
         "skill_use": skill_use(recipe, questions, responses),
         "differences": differences(responses, {name: name for name in recipe.evaluation.sets}),
         "differences_by_kind": differences(responses, {n: s.kind for n, s in recipe.evaluation.sets.items()}),
-        "curation": curation(run),
+        "curation": {"questions": dict(run.manifest("questions").get("counts") or {})} | curation(run),
         "training": {stage: last_figures(read_jsonl(run.path / stage / "metrics.jsonl")) for stage in ("sft", "rl")},
         "cost": cost(run),
     }
@@ -140,15 +141,6 @@ def differences(responses: Responses, groups: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-def curation(run: "LoadedRun") -> dict[str, Any]:
-    """{stage: counts}: what the stages counted themselves, as their manifests have it."""
-    return {
-        stage: dict(run.manifest(stage).get("counts") or {})
-        for stage in ("questions", "attempts", "reflections", "traces")
-        if run.state(stage) != "missing"
-    }
-
-
 def read_jsonl(path: Path) -> list[dict[str, float]]:
     """The lines of a metrics file, [] where there is none. Lines that a kill left half-written are skipped."""
     if not path.is_file():
@@ -186,7 +178,7 @@ def cost(run: "LoadedRun") -> dict[str, Any]:
         if run.state(stage) == "missing":
             continue
         manifest = run.manifest(stage)
-        tokens = (manifest.get("counts") or {}).get("tokens")
+        tokens = (manifest.get("counts") or {}).get("tokens") if stage not in ("traces", "sft") else None
         if tokens is None and stage == "rl":
             section = run.recipe.rl
             steps = read_jsonl(run.path / "rl" / "metrics.jsonl")

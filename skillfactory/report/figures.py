@@ -79,6 +79,16 @@ def curve(title: str, key: str, series: Sequence[tuple[str, list[dict[str, float
     return _figure(title, lines, f"{title}. " + ". ".join(said) + ".", label, x_label="step")
 
 
+def pairs_figure(curation: dict[str, Any]) -> Figure | None:
+    """How many traces hold 1, 2, … pairs; None where there are no traces."""
+    counts = curation.get("traces", {}).get("by_pairs")
+    if not counts:
+        return None
+    said = ", ".join(f"{n} with {pairs}" for pairs, n in counts.items())
+    line = Line("traces", SFT, [float(pairs) for pairs in counts], list(counts.values()))
+    return _figure("Pairs in a trace", [line], f"Traces by number of pairs: {said}.", "traces", x_label="pairs", bars=True)
+
+
 def model_series(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any], int]]:
     """The models of a run as series of the accuracy figure."""
     models = metrics.get("accuracy", {})
@@ -88,8 +98,9 @@ def model_series(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any], int
 
 
 def _figure(
-    title: str, lines: Sequence[Line], alt: str, y_label: str, x_label: str = "", ticks: Sequence[str] = ()
-) -> Figure:
+    title: str, lines: Sequence[Line], alt: str, y_label: str, x_label: str = "", ticks: Sequence[str] = (),
+    bars: bool = False,
+) -> Figure:  # fmt: skip
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas  # not pyplot: no global state, no display
 
@@ -100,7 +111,9 @@ def _figure(
             marker = _MARKERS[line.colour % len(_MARKERS)]
             colour = _SERIES[line.colour % len(_SERIES)]
             style: dict[str, Any] = {"color": colour, "label": clean(line.label), "linewidth": 1.8}
-            if line.errors is not None:
+            if bars:
+                axes.bar(line.x, line.y, color=colour, label=clean(line.label))
+            elif line.errors is not None:
                 # Shifted a little, so that error bars of different lines do not hide each other.
                 x = [value + 0.04 * (i - (len(lines) - 1) / 2) for value in line.x]
                 axes.errorbar(x, line.y, yerr=line.errors, capsize=3, marker=marker, **style)

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 from skillfactory import files, seeds
 from skillfactory.evaluation.skill_use import blocks
 from skillfactory.evaluation.summary import read_jsonl, responses_of
+from skillfactory.overview import some_traces
 from skillfactory.records import Question, Response
 from skillfactory.report import figures, tables, verdict
 from skillfactory.report.comparison import Comparison, compare, difference_tables, metrics_of, settings_table
+from skillfactory.report.curation import curation_tables
 from skillfactory.report.tables import KIND_NAMES, MODEL_NAMES, Table, clean
 
 if TYPE_CHECKING:
     from skillfactory.store import LoadedRun
 
 SHOWN_RESPONSES = 6
+SHOWN_TRACES = 10
 SHOWN_CHARACTERS = 6000
 Curve = tuple[str, list[dict[str, float]], int]  # label, lines of metrics.jsonl, colour
 _PIECE = re.compile(r"(<verdict>\s*\w{1,20}\s*</verdict>|<answer>[^<]{0,500}</answer>)")
@@ -47,20 +50,34 @@ class Shown:
     cut: int
 
 
+@dataclass(frozen=True, slots=True)
+class ShownTrace:
+    """A trace to look at, with its question."""
+
+    title: str
+    question: str
+    pieces: list[Piece]
+    cut: int
+
+
 def write_run(run: "LoadedRun", path: Path, metrics: dict[str, Any] | None = None) -> None:
     """Write the page of one run. Raises StoreError where the disk is full."""
     metrics = metrics or metrics_of(run)
     rl = [("RL", read_jsonl(run.path / "rl" / "metrics.jsonl"), figures.RL)]
     sft = [("SFT", read_jsonl(run.path / "sft" / "metrics.jsonl"), figures.SFT)]
-    drawn = (figures.accuracy_figure(figures.model_series(metrics), metrics), *training_figures(rl, sft))
+    drawn = (
+        figures.accuracy_figure(figures.model_series(metrics), metrics),
+        *training_figures(rl, sft),
+        figures.pairs_figure(metrics["curation"]),
+    )
     responses = responses_of(run)
     sections = [
         tables.differences_table(metrics),
         tables.length_table([metrics]),
         tables.skill_table([metrics]),
-        tables.curation_table(metrics),
         tables.training_table([metrics]),
         tables.cost_table(metrics),
+        *curation_tables(metrics["curation"]),
     ]
     html = render(
         "run.html",
@@ -70,6 +87,7 @@ def write_run(run: "LoadedRun", path: Path, metrics: dict[str, Any] | None = Non
         figures=[figure for figure in drawn if figure],
         tables=[table for table in sections if table.rows],
         responses=choose(run, responses),
+        traces=show_traces(run),
         recipe=(run.path / "recipe.yaml").read_text(encoding="utf-8", errors="replace"),
         versions=versions(run),
         run=metrics["run"],
@@ -154,6 +172,20 @@ def choose(run: "LoadedRun", responses: dict[tuple[str, str, str], list[Response
                 title = f"{MODEL_NAMES[model]} on {name} ({KIND_NAMES[section.kind]})"
                 shown.append(_shown(title, picked, questions[picked.question_id]))
     return shown[:SHOWN_RESPONSES]
+
+
+def show_traces(run: "LoadedRun") -> list[ShownTrace]:
+    """Some of the traces that SFT learns from."""
+    asked = {q.id: q.text for q in run.rows("questions", Question)} if run.state("questions") != "missing" else {}
+    return [
+        ShownTrace(
+            f"{trace.pattern}, {len(trace.steps)} attempts, {trace.tokens:,} tokens",
+            clean(asked.get(trace.question_id, "")),
+            pieces_of(trace.completion[:SHOWN_CHARACTERS]),
+            max(0, len(trace.completion) - SHOWN_CHARACTERS),
+        )
+        for trace in some_traces(run, SHOWN_TRACES)
+    ]
 
 
 def _shown(title: str, response: Response, question: Question) -> Shown:

@@ -162,15 +162,6 @@ def training_table(runs: Sequence[dict[str, Any]]) -> Table:
     return Table("Training", columns, rows, "At the end: mean of the last 10 steps.", labels=labels)
 
 
-def curation_table(metrics: dict[str, Any]) -> Table:
-    """What each stage of curation counted."""
-    rows = [
-        [stage, ", ".join(f"{name.replace('_', ' ')} {_count(value)}" for name, value in counts.items())]
-        for stage, counts in metrics.get("curation", {}).items()
-    ]
-    return Table("Curation", ["stage", "counts"], rows, labels=2)
-
-
 def cost_table(metrics: dict[str, Any]) -> Table:
     """Time, tokens sampled and peak memory of each stage."""
     rows = [
@@ -211,11 +202,3 @@ def markdown(table: Table) -> str:
 
 def _short(value: float | None) -> str:
     return MISSING if value is None else f"{value:.4g}"
-
-
-def _count(value: Any) -> str:
-    if isinstance(value, dict):
-        return "(" + ", ".join(f"{name} {_count(inner)}" for name, inner in value.items()) + ")"
-    if isinstance(value, float):
-        return _short(value)
-    return f"{value:,}" if isinstance(value, int) else str(value)

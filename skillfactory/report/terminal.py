@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from skillfactory.report import tables, verdict
 from skillfactory.report.comparison import compare, difference_tables, metrics_of, settings_table
+from skillfactory.report.curation import curation_tables
 from skillfactory.report.tables import Table, clean
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def print_run(run: "LoadedRun", console: "Console") -> None:
         tables.length_table([metrics]),
         tables.skill_table([metrics]),
         tables.training_table([metrics]),
-        tables.curation_table(metrics),
+        *curation_tables(metrics["curation"]),
         tables.cost_table(metrics),
     ):
         print_table(table, console)
