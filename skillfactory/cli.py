@@ -80,6 +80,14 @@ def run(
         str | None, typer.Option(help="Redo this stage and all that depends on it.", show_default=False)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    probe: Annotated[
+        int | None,
+        typer.Option(
+            help="With --dry-run: try out so many questions for an estimate.  [default: 16 if the model is a folder]",
+            show_default=False,
+            min=0,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print facts as JSON.")] = False,
 ) -> None:
     """Run a recipe's stages, or go on with them; what is finished is kept."""
@@ -88,7 +96,7 @@ def run(
     loaded = recipes.load_recipe(recipe, overrides or [])
     path = run_dir or RUNS / loaded.name
     if dry_run:
-        _dry_run(loaded, path, pipeline.stages_of(loaded, until), as_json)
+        _dry_run(loaded, path, pipeline.stages_of(loaded, until), probe, as_json)
         return
     if as_json:
         raise RecipeError("--json goes with --dry-run; ask a run itself with `skillfactory status RUN --json`.")
@@ -118,16 +126,26 @@ def _tell(name: str, stage: "Stage", finished: bool) -> None:
         )
 
 
-def _dry_run(recipe: "Recipe", path: Path, stages: Sequence[str], as_json: bool) -> None:
-    from skillfactory import console, plan
+def _dry_run(recipe: "Recipe", path: Path, stages: Sequence[str], questions: int | None, as_json: bool) -> None:
+    from skillfactory import console, pipeline, plan
 
     planned = [each for each in plan.plan(recipe, path) if each.name in stages]
+    if questions is None:
+        local = pipeline.model_folder(recipe) is not None and recipe.attempts.engine != "openai"
+        questions = 16 if local and not recipe.attempts.given else 0
+    facts: dict[str, Any] = {"run": str(path), "method": recipe.method, "stages": plan.as_facts(planned)}
+    if not as_json:
+        title = f"{recipe.name}: method {recipe.method}, model {recipe.model}, in {path}"
+        _console().print(console.plan_table(title, planned))
+    if questions and "traces" in stages:
+        from skillfactory.probe import as_facts
+        from skillfactory.probe import probe as try_out
+
+        facts["estimate"] = as_facts(try_out(recipe, questions))
+        if not as_json:
+            _console().print(console.estimate_table(facts["estimate"]))
     if as_json:
-        _print_json({"run": str(path), "method": recipe.method, "stages": plan.as_facts(planned)})
-        return
-    _console().print(
-        console.plan_table(f"{recipe.name}: method {recipe.method}, model {recipe.model}, in {path}", planned)
-    )
+        _print_json(facts)
 
 
 @app.command()
@@ -195,6 +213,59 @@ def show(
         out.print(console.trace_text(trace.completion), highlight=False)
     if not tables:
         print(f"{run_dir} has no rows yet.")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(help="Raw data of the authors' form: Parquet, JSON lines, a folder, a hub id.")
+    ],
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings, as section.key=value.", show_default=False)
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run", help="Run directory.  [default: runs/NAME]", show_default=False)
+    ] = None,
+) -> None:
+    """Build a recipe's traces from attempts and reflections that were sampled elsewhere."""
+    from skillfactory import pipeline, recipes
+
+    loaded = recipes.load_recipe(recipe, [*(overrides or []), f"attempts.given={json.dumps(source)}"])
+    path = run_dir or RUNS / loaded.name
+    pipeline.run(loaded, path, "traces", tell=_tell)
+    print(f"Traces: skillfactory show {path}; train on them: skillfactory run {path / 'recipe.yaml'} --run {path}")
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
+    format: Annotated[
+        str, typer.Argument(help="trl, trl-messages, llamafactory, llamafactory-conversations, verl or datasets.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to write, not there yet or empty.")],
+    push: Annotated[
+        str | None, typer.Option(help="With datasets: send it to this hub repository, OWNER/NAME.", show_default=False)
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --push: for all to see.")] = False,
+    license: Annotated[str, typer.Option(help="Licence for the data card, in the hub's words.")] = "other",
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's traces as the files that another trainer reads, or as a data set with its card."""
+    from skillfactory.formats.export import export as write
+    from skillfactory.formats.hub import push as send
+    from skillfactory.store import load_run
+
+    if push is not None and format != "datasets":
+        raise RecipeError("--push sends a data set with its card: give the format `datasets`.")
+    written = write(load_run(run_dir), format, out, license)
+    url = send(out, push, private=not public) if push else None
+    if as_json:
+        _print_json({"traces": written.traces, "files": written.files, "url": url})
+        return
+    print(f"{written.traces:,} traces: {', '.join(str(path) for path in written.files)}")
+    if url:
+        print(f"Sent to {url}")
 
 
 @app.command()

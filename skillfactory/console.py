@@ -100,6 +100,18 @@ def plan_table(title: str, stages: list[StagePlan]) -> "Table":
     return table
 
 
+def estimate_table(facts: dict[str, Any]) -> "Table":
+    """What a probe says of curation, beside the paper's fixed budget."""
+    title = (
+        f"Estimate from {facts['probed']} questions, of whose attempts {facts['share_correct']:.0%} were correct "
+        f"({duration(facts['probe_seconds'])}; a full run has larger batches and is faster)"
+    )
+    table = _table(title, "questions>", "attempts>", "reflections>", "traces>", "tokens>", "paper's budget>", "time>")
+    keys = ("questions", "attempts", "reflections", "traces", "tokens", "paper_tokens")
+    table.add_row(*(f"{facts[key]:,}" for key in keys), duration(facts["seconds"]))
+    return table
+
+
 def _bytes(size: int) -> str:
     value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
     while value >= 1000 and len(units) > 1:

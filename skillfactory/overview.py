@@ -60,7 +60,7 @@ def _counted(run: "LoadedRun") -> dict[str, Any]:
     tally = Tally()
     if run.stage("attempts").shards().paths:
         questions = [question for question in run.rows("questions", Question) if question.split == "sft"]
-        for chunk in chunks(questions, run.stage("attempts"), run.stage("reflections"), slots_of(run.recipe, True)):
+        for chunk in chunks(questions, run.stage("attempts"), run.stage("reflections"), slots_of(run.recipe)):
             tally.add(chunk)
     found: dict[str, Any] = {}
     if tally.attempts:

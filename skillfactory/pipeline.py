@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from skillfactory import files, methods
 from skillfactory.errors import ModelError, RecipeError
+from skillfactory.formats.raw import raw_digest, split_revision
 from skillfactory.recipe import Recipe, Sampling, TaskSpec
 from skillfactory.store import Run, Stage
 
@@ -100,6 +101,8 @@ def run(
     if fresh is not None:
         _known(fresh, recipe)
     _check_model(recipe)
+    if "traces" in methods.get(recipe.method):
+        _check_curation(recipe)
     wanted = identities(recipe)
     with Run.open(path, recipe) as opened:
         doomed = _doomed(recipe, opened, wanted, fresh)
@@ -179,6 +182,8 @@ def identities(recipe: Recipe) -> dict[str, Identity]:
         settings |= {f"{key} (content)": known[key] for key in known if known[key] and key in settings}
         if name == "questions":
             settings |= _question_files(recipe)
+        if name in ("questions", "attempts") and recipe.attempts.given:
+            settings["attempts.given (content)"] = raw_digest(split_revision(recipe.attempts.given)[0])
         if name == "traces":
             settings |= {f"traces.pattern {file} (content)": content for file, content in pattern_files.items()}
         if STAGES[name].filled_by and recipe.attempts.engine == "openai" and recipe.engines.openai.model:
@@ -305,3 +310,15 @@ def _check_model(recipe: Recipe) -> None:
     looks_local = named.startswith((".", "/", "~")) or named.count("/") > 1
     if named != "tiny" and model_folder(recipe) is None and looks_local:
         raise ModelError(f"There is no model folder {named}; give a Hugging Face folder, a hub id, or `tiny`.")
+
+
+def _check_curation(recipe: Recipe) -> None:
+    """Raises RecipeError for prompts, phrases or patterns that cannot be used, before anything is made."""
+    from skillfactory.curation.drawing import slots_of
+    from skillfactory.curation.patterns import patterns_of
+    from skillfactory.curation.phrases import load_phrases
+
+    slots_of(recipe)
+    phrases = load_phrases(recipe.traces.phrases)
+    for pattern, _ in patterns_of(recipe.traces).values():
+        phrases.before_answer(pattern.closing)

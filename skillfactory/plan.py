@@ -73,11 +73,11 @@ def _figures(name: str, recipe: Recipe, model: int | None) -> tuple[dict[str, in
 
 
 def _most_traces(recipe: Recipe, attempts: int) -> int:
+    from skillfactory.curation.patterns import patterns_of
+
     t = recipe.traces
-    # `ladder` gives one trace a length; the other patterns at most one for each correct attempt.
-    most = recipe.questions.sft * t.max_pairs if t.pattern == "ladder" else attempts
-    if t.per_question:
-        most = min(most, t.per_question * recipe.questions.sft)
+    each = [t.max_pairs if p.traces == "max_pairs" else p.traces or attempts for p, _ in patterns_of(t).values()]
+    most = min(attempts, recipe.questions.sft * (t.per_question or max(each)))
     return min(most, t.limit) if t.limit else most
 
 

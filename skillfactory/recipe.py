@@ -82,7 +82,7 @@ class Traces(Section):
     distinct_variants: bool = Field(False, description="Every attempt of a trace from another prompt variant.")
     per_question: int = Field(0, ge=0, description="Most traces a question; 0 is as many as the pattern gives.")
     limit: int = Field(0, ge=0, description="Most traces in all; 0 is no limit.")
-    max_tokens: int = Field(4096, ge=1, description="The SFT context: longer traces are dropped and counted, never cut.")
+    max_tokens: int = Field(4096, ge=1, description="The SFT context: longer traces are dropped and counted, not cut.")
     phrases: str = Field("", description="A YAML file of phrase banks in place of the built-in one.")
 
 
@@ -154,9 +154,7 @@ class OpenAI(Section):
     timeout: float = speed(600.0, "Seconds that one answer may take.", gt=0)
     retries: int = speed(5, "Times that a request is tried again before it counts as failed.", ge=0)
     patience: float = speed(300.0, "Seconds to wait for a server that does not answer at all.", ge=0)
-    plain: bool = Field(
-        False, description="Send standard OpenAI settings alone (no top_k, no repetition_penalty)."
-    )
+    plain: bool = Field(False, description="Send standard OpenAI settings alone (no top_k, no repetition_penalty).")
 
 
 class Vllm(Section):

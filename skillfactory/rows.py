@@ -47,7 +47,7 @@ def to_parquet(rows: Sequence[Any]) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
-    kind: type[Any] = type(rows[0])
+    kind: type = type(rows[0])
     hints = get_type_hints(kind)
     columns = {name: _plain([getattr(row, name) for row in rows], hint) for name, hint in hints.items()}
     sink = pyarrow.BufferOutputStream()

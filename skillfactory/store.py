@@ -111,9 +111,7 @@ class Run:
         """The stage's folder, created with its first write."""
         return self._stages.setdefault(name, Stage(self.path / name))
 
-    def begin(
-        self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], filled_by: str = ""
-    ) -> "Stage":
+    def begin(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], filled_by: str = "") -> "Stage":
         """Start or go on with a stage, and tell `skillfactory status` so.
 
         `filled_by` is the stage that makes the rows of this one beside its own.
@@ -299,7 +297,7 @@ class Stage:
     def finish(self, **counts: object) -> None:
         """Complete the manifest: from now on the stage counts as done. `counts` are shown by `skillfactory status`."""
         self.path.mkdir(parents=True, exist_ok=True)
-        shards = []
+        shards: list[dict[str, Any]] = []
         for path in self._shards():
             data = path.read_bytes()
             shards.append({"name": path.name, "rows": rows.count(data), "sha256": files.sha256(data)})

@@ -66,7 +66,7 @@ def test_until_stops_after_a_stage_and_a_later_run_goes_on(ran: list[str], tmp_p
     assert ran == ["questions"]
     pipeline.run(recipe(), tmp_path / "a", until="traces")
     assert ran == ["questions", "traces"]
-    with pytest.raises(RecipeError, match="attempts is drawn as traces need it .*--until traces"):
+    with pytest.raises(RecipeError, match=r"attempts is drawn as traces need it .*--until traces"):
         pipeline.run(recipe(), tmp_path / "a", until="attempts")
     with pytest.raises(RecipeError, match="did you mean `traces`"):
         pipeline.run(recipe(), tmp_path / "a", until="trace")

@@ -3,7 +3,7 @@
 Each SFT question is asked in the prompt variants, several times; each completion is graded as it arrives.
 
 Deviations:
-1. As many attempts are made as the traces need, unless `budget: paper` asks for all (`pool.py` says why that is enough).
+1. As many attempts are made as the traces need, which is enough (`pool.py`), unless `budget: paper` asks for all.
 2. An attempt that holds tags of traces or verdicts keeps its grade for the record, but is malformed and never used.
 """
 

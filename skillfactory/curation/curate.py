@@ -10,21 +10,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skillfactory import seeds
+from skillfactory.curation import given
 from skillfactory.curation.drawing import Done, Known, draw, lacking, slots_of
 from skillfactory.curation.samples import CORRECT, WRONG, Chunk, QuestionSamples, chunks
 from skillfactory.curation.sampling import save, usable
 from skillfactory.curation.tally import BROKEN, Tally
 from skillfactory.curation.traces import Builder
-from skillfactory.errors import NothingLeftError
+from skillfactory.engines.base import PROMPT_TOO_LONG
+from skillfactory.errors import EngineError, NothingLeftError
 from skillfactory.recipe import Recipe
 from skillfactory.records import Attempt, Question, Reflection
 from skillfactory.rows import to_records
-from skillfactory.tasks.questions import task_of
+from skillfactory.tasks.questions import sft_spec, task_of
 
 if TYPE_CHECKING:
     from skillfactory.store import Run, Stage
 
 HOPELESS = 2000  # attempts; where none of so many is correct, nothing more is drawn
+BROKEN_IN_A_ROW = 100  # failed requests that say that the engine fails, and not the request
 _SPARE = 1.15  # questions drawn for traces.limit, beyond those that should suffice
 
 
@@ -34,15 +37,17 @@ def run(recipe: Recipe, run: "Run") -> None:
 
     stage, samples = run.stage("traces"), (run.stage("attempts"), run.stage("reflections"))
     questions = questions_of(recipe, run.stage("questions"))
-    places = slots_of(recipe, final=bool(recipe.attempts.given))
     tokenizer = engines.load_tokenizer(recipe)
+    if recipe.attempts.given:
+        given.fill(recipe, run, questions, tokenizer)
+    places = given.places_of(samples[0]) if recipe.attempts.given else slots_of(recipe)
     enough = first_guess(recipe, len(questions))
     while True:
         some = questions[:enough]
         if not recipe.attempts.given:
             draw_lacking(recipe, stage, samples, some)
         stage.clear_rows()
-        builder, tally = Builder(recipe, task_of(recipe.questions.task), tokenizer), Tally()
+        builder, tally = Builder(recipe, task_of(sft_spec(recipe)), tokenizer), Tally()
         with stage.track(len(some), "questions built") as advance:
             for chunk in chunks(some, *samples, places):
                 tally.add(chunk)
@@ -60,13 +65,21 @@ def run(recipe: Recipe, run: "Run") -> None:
 
 
 def questions_of(recipe: Recipe, stage: "Stage") -> list[Question]:
-    """The SFT questions in a random order, so that the first ones are as good as any (traces.limit)."""
+    """The SFT questions in a random order, so that the first ones are as good as any (traces.limit).
+
+    Given data keep the order of their file, so that they can be read through once.
+    """
     questions = [question for question in stage.rows(Question) if question.split == "sft"]
     if not questions:
         raise NothingLeftError("attempts: there are no SFT questions to attempt; set questions.sft above 0.")
-    questions.sort(key=lambda question: question.id)
-    seeds.rng(recipe.seed, "traces", "order").shuffle(questions)
-    return questions
+    return questions if recipe.attempts.given else questions_in_order(recipe, questions)
+
+
+def questions_in_order(recipe: Recipe, questions: list[Question]) -> list[Question]:
+    """A random order that depends on the questions and the recipe's seed alone."""
+    ordered = sorted(questions, key=lambda question: question.id)
+    seeds.rng(recipe.seed, "traces", "order").shuffle(ordered)
+    return ordered
 
 
 def first_guess(recipe: Recipe, most: int) -> int:
@@ -83,9 +96,7 @@ def next_guess(recipe: Recipe, enough: int, traces: int, most: int) -> int:
     return min(most, max(enough * 3 // 2 + 8, int(enough * recipe.traces.limit / max(traces, 1) * _SPARE)))
 
 
-def draw_lacking(
-    recipe: Recipe, stage: "Stage", samples: "tuple[Stage, Stage]", questions: Sequence[Question]
-) -> None:
+def draw_lacking(recipe: Recipe, stage: "Stage", samples: "tuple[Stage, Stage]", questions: Sequence[Question]) -> None:
     """Draw until no question lacks anything; rows are kept as they come. The engine is loaded only if needed."""
     from skillfactory import engines
 
@@ -101,11 +112,18 @@ def draw_lacking(
         clock = _Clock(stage, attempts, reflections)
         work = partial(draw, recipe=recipe)
         everything = engines.stream(recipe, recipe.attempts.engine, work, _with(first, items))
-        right = 0
+        right = failed = 0
         for row in save(everything, {Attempt: attempts, Reflection: reflections}, clock.charge):
             if isinstance(row, Done):
                 advance(1, **counts)
                 continue
+            broken = row.finish_reason == "failed" and getattr(row, "reason", "") != PROMPT_TOO_LONG
+            failed = failed + 1 if broken else 0
+            if failed >= BROKEN_IN_A_ROW:
+                raise EngineError(
+                    f"attempts.engine={recipe.attempts.engine}: {failed} requests in a row failed; see the messages "
+                    "above and mend the cause, then run the same command again."
+                )
             clock.tokens[type(row)] += row.tokens
             counts["tokens"] += row.tokens
             if isinstance(row, Attempt):
@@ -128,7 +146,7 @@ def _incomplete(
     recipe: Recipe, samples: "tuple[Stage, Stage]", questions: Sequence[Question], advance: Any
 ) -> Iterator[Known]:
     """The questions that lack samples, with those that are there."""
-    for chunk in chunks(questions, *samples, slots_of(recipe, final=False)):
+    for chunk in chunks(questions, *samples, slots_of(recipe)):
         for place, (question, known) in enumerate(zip(chunk.questions, chunk.samples(), strict=True)):
             known.answers = [known.answers[slot] for slot in range(known.slots)]  # to be written to
             if lacking(recipe, question, known):
@@ -167,7 +185,9 @@ class _Clock:
         self.tokens = dict.fromkeys(self.tokens, 0)
 
 
-def require_traces(attempts: dict[str, Any], reflections: dict[str, Any], traces: dict[str, Any], recipe: Recipe) -> None:
+def require_traces(
+    attempts: dict[str, Any], reflections: dict[str, Any], traces: dict[str, Any], recipe: Recipe
+) -> None:
     """Raise NothingLeftError where there is no trace, saying why and what to try."""
     if traces["traces"]:
         return
@@ -175,8 +195,9 @@ def require_traces(attempts: dict[str, Any], reflections: dict[str, Any], traces
         broken = {reason: attempts[reason] for reason in BROKEN if attempts[reason]}
         why = (
             f"none of {attempts['attempts']} attempts at {attempts['questions']} questions is correct and usable "
-            f"({attempts['wrong']} wrong, {attempts['no_answer']} without an answer, {attempts['truncated']} truncated, "
-            f"{attempts['malformed']} malformed, {attempts['leaked']} that leak the hint, {attempts['empty']} empty, "
+            f"({attempts['wrong']} wrong, {attempts['no_answer']} without an answer, "
+            f"{attempts['truncated']} truncated, {attempts['malformed']} malformed, "
+            f"{attempts['leaked']} that leak the hint, {attempts['empty']} empty, "
             f"{sum(broken.values())} broken{_list(broken)}); try easier questions, a larger attempts.per_variant or "
             "attempts.max_tokens, or another model"
         )

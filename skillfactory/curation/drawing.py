@@ -1,11 +1,11 @@
-"""Drawing samples: for each question what its traces lack, until nothing is (on demand), or the paper's whole budget.
+"""Drawing samples: for each question what its traces lack, until they lack nothing; or the paper's whole budget.
 
-A question's needs follow from what has been drawn (`patterns.arrange`), so requests follow from completions: they stream
-into the engine, from as many questions at once as it has room for, oldest first.
+A question's needs follow from what has been drawn (`patterns.arrange`), so requests follow from completions: they
+stream into the engine, from as many questions at once as it has room for, oldest first.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from skillfactory.curation.sampling import usable
 from skillfactory.recipe import Recipe
 from skillfactory.records import Attempt, Question, Reflection
 from skillfactory.tasks.deadline import WORKERS
-from skillfactory.tasks.questions import is_slow, task_of
+from skillfactory.tasks.questions import is_slow, sft_spec, task_of
 
 if TYPE_CHECKING:
     from skillfactory.engines.base import Completion, Engine, Request
@@ -95,7 +95,7 @@ class _Desk:
     in_flight: int = 0
 
     def __post_init__(self) -> None:
-        self.task = task_of(self.recipe.questions.task)
+        self.task = task_of(sft_spec(self.recipe))
         self.prompts = load_prompts(self.recipe.attempts.prompts)
         self.threads = ThreadPoolExecutor(WORKERS)
         self.slow = is_slow(self.task)
@@ -180,7 +180,7 @@ class _Desk:
         return reflection_request(self.recipe, asked.question, attempt, want.reflection, self.prompts)
 
 
-def draw(engine: "Engine", items: Sequence[Known] | Iterator[Known], recipe: Recipe) -> Iterator[Row]:
+def draw(engine: "Engine", items: Iterable[Known], recipe: Recipe) -> Iterator[Row]:
     """What the questions lack, as it comes: attempts, reflections, and `Done` once for each question."""
     desk = _Desk(recipe, iter(items))
     try:
@@ -197,7 +197,7 @@ def draw(engine: "Engine", items: Sequence[Known] | Iterator[Known], recipe: Rec
         desk.threads.shutdown(wait=False, cancel_futures=True)
 
 
-def slots_of(recipe: Recipe, final: bool) -> Slots:
+def slots_of(recipe: Recipe) -> Slots:
     """The places of attempts that the recipe asks for."""
     variants = load_prompts(recipe.attempts.prompts).asked(recipe.attempts, task_of(recipe.questions.task))
-    return Slots(tuple(variants), recipe.attempts.per_variant, recipe.reflections.per_attempt, final)
+    return Slots(tuple(variants), recipe.attempts.per_variant, recipe.reflections.per_attempt)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from skillfactory import seeds
-from skillfactory.curation.pool import Lacking, Pair, Pool, Samples, Table, Want
+from skillfactory.curation.pool import LackingError, Pair, Pool, Samples, Table, Want
 from skillfactory.errors import RecipeError
 from skillfactory.recipe import Traces
 
@@ -210,7 +210,7 @@ def arrange(samples: Samples, patterns: dict[str, tuple[Pattern, float]], settin
         counts[name] += 1
         try:
             pairs = _checked(pattern, name, pattern.arrange(pool, rng), pool)
-        except Lacking as lacking:
+        except LackingError as lacking:
             found.wants += lacking.wants
             if table.lasting:  # what the next traces may draw depends on this one
                 break
@@ -236,7 +236,7 @@ def _natural(pattern: Pattern, settings: Traces, samples: Samples) -> int:
 
 
 def _checked(pattern: Pattern, name: str, pairs: list[Pair], pool: Pool) -> list[Pair]:
-    """The pairs, if they can be a trace: drawn from this pool, each once, a correct one among them, last if promised."""
+    """The pairs, if they can be a trace: of this pool, each once, a correct one among them, last where promised."""
     if not pairs:
         return []
     if not isinstance(pairs, list) or not all(isinstance(pair, Pair) and pool.holds(pair) for pair in pairs):

@@ -3,8 +3,8 @@
 Drawing from a pool is drawing at random from *all* the pairs that the full budget would give: the pool goes through the
 attempts in an order that is random and knows nothing of how they came out, so the first one that fits is a uniform
 draw, whether the others have been sampled or not. (The question's attempts are exchangeable, and a reflection that
-agrees is as good as another, so the first is taken.) Where a sample is not there yet, `Lacking` is raised; once it is,
-the same call with the same seed gives the same pairs. So traces do not depend on how much was sampled besides.
+agrees is as good as another, so the first is taken.) Where a sample is not there yet, `LackingError` is raised; once it
+is, the same call with the same seed gives the same pairs. So traces do not depend on how much was sampled besides.
 """
 
 import random
@@ -39,7 +39,7 @@ class Want:
     reflection: int = ATTEMPT
 
 
-class Lacking(Exception):
+class LackingError(Exception):
     """A draw needs samples that are not there yet.
 
     All of `wants` will be looked at; but where many in a row did not fit, a few more are asked for than may be needed.
@@ -53,7 +53,10 @@ class Lacking(Exception):
 class Samples(Protocol):
     """What is known of one question's attempts and reflections, by slot."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """The number of attempts that the full budget would make."""
+        ...
 
     def fits(self, slot: int, kind: Kind) -> bool | None:
         """Whether the slot's attempt is usable and came out so; None where it has not been drawn."""
@@ -119,7 +122,7 @@ class Pool:
         self._either = _Order(table.samples.slots, rng)
 
     def draw_length(self) -> int:
-        """How many pairs a trace is to have, where its pattern leaves that open: traces.pairs, or one of 2..max_pairs."""
+        """How many pairs a trace is to have, where its pattern leaves it open: traces.pairs, or one of 2..max_pairs."""
         return self.settings.pairs or self._rng.randint(min(2, self.settings.max_pairs), self.settings.max_pairs)
 
     def order_of(self, n: int) -> list[int]:
@@ -187,7 +190,7 @@ class Pool:
             if len(found) == n or len(wants) >= max(n - len(found), missed // PATIENCE):
                 break
         if wants:
-            raise Lacking(wants)
+            raise LackingError(wants)
         self._taken |= {pair.slot: pair for pair in found}
         if once:
             table.spent |= {pair.slot for pair in found}

@@ -38,9 +38,7 @@ def verdict_of(text: str) -> str:
     return verdicts.pop()
 
 
-def reflection_request(
-    recipe: Recipe, question: Question, attempt: Attempt, index: int, prompts: Prompts
-) -> "Request":
+def reflection_request(recipe: Recipe, question: Question, attempt: Attempt, index: int, prompts: Prompts) -> "Request":
     """What to ask the engine for reflection number `index` on an attempt. The reference answer is never in it."""
     from skillfactory.engines.base import Request, SamplingParams
 

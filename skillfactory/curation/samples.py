@@ -156,9 +156,9 @@ class Chunk:
     def samples(self) -> Iterator[QuestionSamples]:
         """The samples of each question in turn."""
         texts = self.attempts["answer"] if self.attempts.num_rows else None
-        rows, columns = self.attempt_row.tolist(), (self.state.tolist(), self.drawn.tolist(), self.agree.tolist())
-        for own, *parts in zip(rows, *columns, strict=True):
-            yield QuestionSamples(self.places, *parts, _Answers(own, texts))
+        columns = (each.tolist() for each in (self.attempt_row, self.state, self.drawn, self.agree))
+        for rows, state, drawn, agree in zip(*columns, strict=True):
+            yield QuestionSamples(self.places, state, drawn, agree, _Answers(rows, texts))
 
 
 @dataclass(slots=True)
@@ -239,4 +239,3 @@ def _equal(column: Any, value: str) -> Any:
 def _numpy(column: Any) -> Ints:
     found: Ints = column.to_numpy() if hasattr(column, "num_chunks") else column.to_numpy(zero_copy_only=False)
     return found if found.dtype == bool else found.astype(np.int64, copy=False)
-

@@ -95,7 +95,9 @@ class Tally:
             "tokens": _sum(self.reflection_lengths),
             "tokens_percentiles": percentiles(self.reflection_lengths),
             "first_verdicts": verdicts(first),
-            "first_verdicts_by_variant": {v: verdicts([(r, n) for r, n in first if r["variant"] == v]) for v in variants},
+            "first_verdicts_by_variant": {
+                v: verdicts([(r, n) for r, n in first if r["variant"] == v]) for v in variants
+            },
         }
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import numpy as np
+
 from skillfactory import seeds
 from skillfactory.curation.drawing import question_seed
 from skillfactory.curation.patterns import Pattern, arrange, patterns_of
@@ -127,8 +129,8 @@ class Builder:
         """For each question without a trace, the step at which it had none left."""
         reflect = any(pattern.reflect for pattern, _ in self.patterns.values())
         right = chunk.state == CORRECT
-        tried, solved = (chunk.attempt_row >= 0).any(axis=1), right.any(axis=1)
-        paired = (right & (chunk.agree > 0)).any(axis=1) if reflect else solved
+        tried, solved = np.any(chunk.attempt_row >= 0, axis=1).tolist(), np.any(right, axis=1).tolist()
+        paired = np.any(right & (chunk.agree > 0), axis=1).tolist() if reflect else solved
         for place in set(range(len(chunk.questions))) - lacking - reached["too_long"]:
             if not solved[place]:
                 self._lost["no_correct_attempt" if tried[place] else "no_attempt"] += 1

@@ -1,6 +1,6 @@
 """Where text comes from: one protocol (`base.py`), one file an engine."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,8 +28,8 @@ def load(recipe: Recipe, model: str | Path | None = None, engine: str = "transfo
 def stream(
     recipe: Recipe,
     engine: str,
-    work: Callable[[Engine, Sequence[Item]], Iterator[Row]],
-    items: Sequence[Item],
+    work: Callable[[Engine, Iterable[Item]], Iterator[Row]],
+    items: Iterable[Item],
     model: str | Path | None = None,
 ) -> Iterator[Row]:
     """The rows that `work` makes of `items` with an engine, as they come, in no order.

@@ -65,7 +65,8 @@ def _verdicts(facts: dict[str, Any]) -> Table | None:
     columns = ["verdicts on", *said, *said, "F1", "F1"]
     note = (
         f"What the first reflection on each attempt says. All {_n(counts['reflections'])} reflections: "
-        f"{_n(counts['agree'])} true, {_n(counts['no_verdict'])} without a verdict, {_n(counts['truncated'])} truncated."
+        f"{_n(counts['agree'])} true, {_n(counts['no_verdict'])} without a verdict, "
+        f"{_n(counts['truncated'])} truncated."
     )
     return Table("Verdicts", columns, rows, note, groups)
 

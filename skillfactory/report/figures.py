@@ -86,7 +86,9 @@ def pairs_figure(curation: dict[str, Any]) -> Figure | None:
         return None
     said = ", ".join(f"{n} with {pairs}" for pairs, n in counts.items())
     line = Line("traces", SFT, [float(pairs) for pairs in counts], list(counts.values()))
-    return _figure("Pairs in a trace", [line], f"Traces by number of pairs: {said}.", "traces", x_label="pairs", bars=True)
+    return _figure(
+        "Pairs in a trace", [line], f"Traces by number of pairs: {said}.", "traces", x_label="pairs", bars=True
+    )
 
 
 def model_series(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any], int]]:

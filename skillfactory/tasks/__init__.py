@@ -1,6 +1,6 @@
 """Where questions come from and how answers are graded: one file a task."""
 
-from skillfactory.tasks import acronym, countdown, hub, letter_countdown, multiplication, own, reasoning_gym
+from skillfactory.tasks import acronym, countdown, hub, letter_countdown, multiplication, own, raw_data, reasoning_gym
 from skillfactory.tasks.base import Task, get, home, levels, names, register
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "multiplication",
     "names",
     "own",
+    "raw_data",
     "reasoning_gym",
     "register",
 ]

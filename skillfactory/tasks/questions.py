@@ -70,6 +70,12 @@ def task_of(spec: TaskSpec) -> Task:
     return get(spec.name, **spec.params)
 
 
+def sft_spec(recipe: Recipe) -> TaskSpec:
+    """What SFT questions come from: the recipe's task, or the samples that it is given."""
+    given = recipe.attempts.given
+    return TaskSpec(name="raw_data", params={"path": given}) if given else recipe.questions.task
+
+
 def grade(task: Task, question: Question, text: str) -> Grade:
     """The task's grade of a completion. A verifier that breaks gives "check_failed": counted, never scored wrong."""
     try:
@@ -124,6 +130,7 @@ def _check(task: Task, questions: list[Question]) -> None:
 def _wanted(recipe: Recipe) -> dict[str, Wanted]:
     """What a recipe asks for, by the key that asks: the splits, then the evaluation sets."""
     splits = {name: Wanted(recipe.questions.task, getattr(recipe.questions, name), name) for name in SPLITS}
+    splits["sft"] = splits["sft"]._replace(spec=sft_spec(recipe))
     sets = recipe.evaluation.sets
     return splits | {
         f"evaluation.sets.{name}": Wanted(sets[name].task, sets[name].n, sets[name].split) for name in sets
