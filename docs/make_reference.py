@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -117,6 +118,8 @@ def _kind(field: FieldInfo) -> str:
     """The type of a setting with its limits."""
     if get_origin(field.annotation) is Literal:
         return ", ".join(_code(value) for value in get_args(field.annotation))
+    if get_origin(field.annotation) is UnionType:
+        return "text, or mapping to weights"
     names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
     kind = names.get(field.annotation, "list of texts" if get_origin(field.annotation) is list else "mapping")  # type: ignore[arg-type]
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -143,7 +146,12 @@ def _methods() -> list[str]:
     stages = _table(
         ["stage", "module", "reads", "result depends on"],
         [
-            [_code(name), _code(spec.module), ", ".join(spec.inputs) or "–", ", ".join(map(_code, spec.settings))]
+            [
+                _code(name),
+                _code(spec.module) if spec.module else f"filled by {_code(spec.filled_by)}",
+                ", ".join(spec.inputs) or "–",
+                ", ".join(map(_code, spec.settings)),
+            ]
             for name, spec in pipeline.STAGES.items()
         ],
     )

@@ -186,8 +186,10 @@ def identities(recipe: Recipe) -> dict[str, Identity]:
             settings["attempts.given (content)"] = raw_digest(split_revision(recipe.attempts.given)[0])
         if name == "traces":
             settings |= {f"traces.pattern {file} (content)": content for file, content in pattern_files.items()}
-        if STAGES[name].filled_by and recipe.attempts.engine == "openai" and recipe.engines.openai.model:
-            settings["engines.openai.model"] = recipe.engines.openai.model
+        if STAGES[name].filled_by and recipe.attempts.engine == "openai":
+            server = recipe.engines.openai
+            changed = {"engines.openai.model": server.model, "engines.openai.plain": server.plain}
+            settings |= {key: value for key, value in changed.items() if value}
         sources = {other: found[other] for other in STAGES[name].inputs if other in found}
         if name not in ("evaluation", "report") and "questions" in sources and not _shares_stock(recipe):
             # Training does not depend on what is evaluated: its questions are drawn on their own.

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import yaml
+from curated import Known
 from typer.main import get_command
 
 from skillfactory import pipeline
 from skillfactory.cli import app
+from skillfactory.curation.patterns import PATTERNS, arrange, patterns_of
 from skillfactory.curation.prompts import load_prompts
-from skillfactory.recipe import Recipe
+from skillfactory.recipe import Recipe, Traces
 from skillfactory.recipes import load_recipe, read_recipe, shipped
 from skillfactory.tasks import base, own
 from skillfactory.tasks.questions import make_questions, task_of
@@ -81,7 +83,7 @@ def test_reference_has_every_setting() -> None:
     for section, field in Recipe.model_fields.items():
         keys = getattr(field.annotation, "model_fields", {})
         for key in [f"{section}.{name}" for name in keys if name != "task"] or [section]:
-            assert f"`{key}`" in page
+            assert f"`{key}`" in page or f"`{key}." in page
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))
@@ -220,11 +222,24 @@ def test_python_examples_compile(block: Block) -> None:
     compile(block[1], block[0].name, "exec")
 
 
-def test_pattern_example_works() -> None:
-    source = next(text for p in blocks("python") for text in [p.values[0][1]] if "def single" in text)
-    scope: dict[str, Any] = {}
-    exec(compile(source, "howto.md", "exec"), scope)
-    assert scope["single"](["a", "b"], ["c"], None, None) == [["a"], ["b"]]
+def test_pattern_example_works(tmp_path: Path) -> None:
+    source = next(text for p in blocks("python") for text in [p.values[0][1]] if "def arrange" in text)
+    assert len(source.splitlines()) <= 10
+    (tmp_path / "stubborn.py").write_text(source)
+    given = Traces(pattern=str(tmp_path / "stubborn.py"), per_question=2)
+    found = arrange(Known([True, False] * 6, [0] * 12), patterns_of(given), given, 0)
+    assert len(found.traces) == 2
+    for pattern, pairs, _ in found.traces:
+        assert (pattern.name, pattern.closing) == ("stubborn", "confirmed")
+        assert [pair.correct for pair in pairs[-2:]] == [True, True]
+        assert not any(pair.correct for pair in pairs[:-2])
+
+
+def test_pattern_table_lists_every_pattern() -> None:
+    section = (
+        (ROOT / "docs" / "howto.md").read_text().partition("## The pattern of the traces")[2].partition("\n## ")[0]
+    )
+    assert re.findall(r"^\| `(\w+)` \|", section, re.M) == list(PATTERNS)
 
 
 def test_pictures_are_well_formed_and_adapt_to_dark() -> None:

@@ -190,14 +190,15 @@ def test_the_engine_answers_every_request_once(random_model: Path) -> None:
     recipe = make_recipe(model=str(random_model))
     engine = engines.load(recipe)
     requests = [
-        Request(f"r{i}", [{"role": "user", "content": f"What is {i % 3} * 4 ?"}], seeds.derive(0, i)) for i in range(12)
+        Request(f"r{i}", [{"role": "user", "content": f"What is {i % 3} * 4 ?"}], seeds.derive(0, i), PLAIN)
+        for i in range(12)
     ]
-    done = {completion.id: completion for completion in engine.generate(requests, PLAIN)}
+    done = {completion.id: completion for completion in engine.generate(requests)}
     assert sorted(done) == sorted(request.id for request in requests)
     assert {completion.finish_reason for completion in done.values()} <= {"stop", "length"}
     assert all("<|end|>" not in completion.text for completion in done.values())
     assert all(completion.tokens == 40 for completion in done.values() if completion.finish_reason == "length")
-    [alone] = engine.generate([requests[5]], PLAIN)
+    [alone] = engine.generate([requests[5]])
     assert alone == done["r5"]
 
 

@@ -4,7 +4,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import combinations, pairwise
 from pathlib import Path
 from time import perf_counter
@@ -258,12 +258,12 @@ class Scripted:
     def __init__(self, model: str, log: list[tuple[str, float, Any]], fail_after: int = 10**9) -> None:
         self.model, self.log, self.left = model, log, fail_after
 
-    def generate(self, requests: Sequence[Any], params: Any) -> Iterator[Any]:
-        for request in reversed(requests):
+    def generate(self, requests: Iterable[Any]) -> Iterator[Any]:
+        for request in reversed(list(requests)):
             if self.left == 0:
                 raise KeyboardInterrupt
             self.left -= 1
-            self.log.append((self.model, params.temperature, request))
+            self.log.append((self.model, request.params.temperature, request))
             # Right where the seed is even, so that what is graded follows from what was asked.
             a, b = re.findall(r"\d+", request.messages[-1]["content"])[:2]
             text = f"<answer>{int(a) * int(b) + request.seed % 2}</answer>"
@@ -296,7 +296,7 @@ def stage_recipe(method: str = "skillfactory") -> Recipe:
 def test_stage_asks_every_model_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[tuple[str, float, Any]] = []
     names = lambda model: model.parent.name if model else "base"  # noqa: E731
-    monkeypatch.setattr(engines, "load", lambda recipe, model=None: Scripted(names(model), log))
+    monkeypatch.setattr(engines, "load", lambda recipe, model, engine: Scripted(names(model), log))
     recipe = stage_recipe()
     with stage_run(tmp_path / "run", recipe) as run:
         responses.run(recipe, run)
@@ -318,7 +318,7 @@ def test_stage_resumes_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.
     log: list[tuple[str, float, Any]] = []
     recipe = stage_recipe("rl_only")
     monkeypatch.setattr(responses, "SHARD", 4)
-    monkeypatch.setattr(engines, "load", lambda recipe, model=None: Scripted("x", log, fail_after=6))
+    monkeypatch.setattr(engines, "load", lambda recipe, model, engine: Scripted("x", log, fail_after=6))
     with stage_run(tmp_path / "run", recipe) as run:
         with pytest.raises(KeyboardInterrupt):
             responses.run(recipe, run)
@@ -326,7 +326,7 @@ def test_stage_resumes_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.
         assert len(kept) == 6  # a full shard, and what had come since
         assert not run.stage("evaluation").is_finished()
     loads: list[Any] = []
-    monkeypatch.setattr(engines, "load", lambda recipe, model=None: (loads.append(model), Scripted("x", log))[1])
+    monkeypatch.setattr(engines, "load", lambda recipe, model, engine: (loads.append(model), Scripted("x", log))[1])
     with stage_run(tmp_path / "run", recipe) as run:
         responses.run(recipe, run)
         rows = run.stage("evaluation").rows(Response)
@@ -339,7 +339,7 @@ def test_stage_resumes_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_stage_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "load", lambda recipe, model=None: pytest.fail("must not load"))
+    monkeypatch.setattr(engines, "load", lambda recipe, model, engine: pytest.fail("must not load"))
     recipe = stage_recipe()
     with stage_run(tmp_path / "run", recipe) as run:
         (run.stage("rl").path / "model").rmdir()

@@ -549,3 +549,7 @@ def test_sets_from_a_hub(ask: Callable[..., list[dict[str, Any]]], tmp_path: Pat
     # What was fetched once is there without a network, and only that.
     assert ask("", ("gsm8k", {}, {"eval": 4}))[0] == gsm8k
     assert "revision 1111111" in ask("", ("gsm8k", {"revision": "1" * 40}, {"eval": 1}))[0]["error"]
+
+
+def test_only_openthoughts_asks_for_hints() -> None:
+    assert [name for name in ("gsm8k", "math500", "openthoughts3", "gpqa") if base.get(name).hints] == ["openthoughts3"]  # type: ignore[attr-defined]

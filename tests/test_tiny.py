@@ -290,9 +290,9 @@ def responses(variant: str, count: int) -> list[str]:
     demo = recipes.load_recipe("demo")
     questions = task_of(demo.questions.task).generate(count, 3, "dev")
     prompts = load_prompts()
-    requests = [Request(q.id, prompts.attempt(variant, q.text), seeds.derive(0, q.id)) for q in questions]
     params = SamplingParams(1.0, 1.0, 0, 1.0, 200)
-    return [completion.text for completion in engines.load(recipe).generate(requests, params)]
+    requests = [Request(q.id, prompts.attempt(variant, q.text), seeds.derive(0, q.id), params) for q in questions]
+    return [completion.text for completion in engines.load(recipe).generate(requests)]
 
 
 def test_the_embedded_model_is_small_and_plain() -> None:

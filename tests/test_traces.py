@@ -13,6 +13,7 @@ from curated import QUESTIONS, TASK, VARIANTS, Words, attempt, recipe, reflectio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skillfactory import engines
 from skillfactory.curation import curate
 from skillfactory.curation.patterns import PATTERNS
 from skillfactory.curation.phrases import Phrases, load_phrases
@@ -336,7 +337,9 @@ def test_percentiles_are_of_the_data(values: list[int]) -> None:
         ("none", {"pattern": "confirm", "pairs": 5}, "the pattern built none from the pairs of 3 questions .*pattern"),
     ],
 )
-def test_nothing_left_says_where(run: Run, changes: str, settings_: dict[str, Any], message: str) -> None:
+def test_nothing_left_says_where(
+    run: Run, changes: str, settings_: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, reflected = samples([(2, 1)] * 3)
     questions: list[Question] = QUESTIONS
     if changes == "wrong":
@@ -350,7 +353,11 @@ def test_nothing_left_says_where(run: Run, changes: str, settings_: dict[str, An
     run.stage("questions").append(questions)
     run.stage("attempts").append(made)
     run.stage("reflections").append(reflected)
-    given = recipe(traces=settings_, attempts={"given": "raw"})
+    everything = Slots(tuple(VARIANTS), 4, 2, final=True)
+    monkeypatch.setattr(curate, "slots_of", lambda recipe: everything)
+    monkeypatch.setattr(curate, "draw_lacking", lambda *_: None)
+    monkeypatch.setattr(engines, "load_tokenizer", lambda *_: Words())
+    given = recipe(traces=settings_)
     with pytest.raises(NothingLeftError, match=message):
         curate.run(given, run)
     assert not run.stage("traces").is_finished()

@@ -18,7 +18,6 @@ from skillfactory.recipe import Traces
 Kind = Literal["correct", "incorrect", "either"]
 ATTEMPT = -1  # in a Want, in place of the number of a reflection
 AGREED, NONE = -1, -2  # what Samples.agreed says beside a number
-PATIENCE = 4  # for every so many slots that did not fit one more is asked for at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,8 @@ class Want:
 class LackingError(Exception):
     """A draw needs samples that are not there yet.
 
-    All of `wants` will be looked at; but where many in a row did not fit, a few more are asked for than may be needed.
+    Each of `wants` will be looked at whatever the others turn out to be. So what is drawn in the end does not depend on
+    where drawing was interrupted.
     """
 
     def __init__(self, wants: list[Want]) -> None:
@@ -159,35 +159,34 @@ class Pool:
         answers = {_plain(pair.answer) for pair in self._taken.values()} if distinct else None
         found: list[Pair] = []
         wants: list[Want] = []
-        missed = 0
+        candidates = 0
+        unread = False  # whether an attempt before is not there yet: it may turn out to give any answer
         for slot in order if n > 0 else ():
             variant = samples.variant(slot)
             if slot in self._taken or (once and slot in table.spent) or (variants is not None and variant in variants):
                 continue
             fits = samples.fits(slot, kind)
             if fits is False:
-                missed += 1
                 continue
             if fits is None:
                 wants.append(Want(slot))
+                unread = True
             else:
                 answer = samples.answer(slot)
-                if answers is not None and _plain(answer) in answers:
-                    continue
                 agreed = samples.agreed(slot) if self._reflect else AGREED
-                if agreed == NONE:
-                    missed += 1
+                if agreed == NONE or (answers is not None and _plain(answer) in answers):
                     continue
                 if agreed == AGREED:
                     right = kind == "correct" or (kind == "either" and samples.fits(slot, "correct") is True)
                     found.append(Pair(slot, variant, answer, right))
-                else:
+                elif answers is None or not unread:
                     wants.append(Want(slot, agreed))
                 if answers is not None:
                     answers.add(_plain(answer))
             if variants is not None:
                 variants.add(variant)
-            if len(found) == n or len(wants) >= max(n - len(found), missed // PATIENCE):
+            candidates += 1
+            if candidates == n:
                 break
         if wants:
             raise LackingError(wants)

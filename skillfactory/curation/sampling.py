@@ -9,8 +9,8 @@ from skillfactory.records import Attempt
 if TYPE_CHECKING:
     from skillfactory.store import Stage
 
-SHARD_ROWS = 4000
-SHARD_SECONDS = 60.0  # a slow model must not lose more than a minute's work for want of rows
+SHARD_ROWS = 1000
+SHARD_SECONDS = 15.0  # what a kill costs at most, however slow the model
 UNUSABLE = ("malformed", "leaked")  # reasons for which a graded attempt is never part of a trace
 
 

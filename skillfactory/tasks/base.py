@@ -20,8 +20,9 @@ class Task(Protocol):
 
     A task may also have: `example() -> Question`, for the list of tasks where `generate` would need a file or the
     network; `facts() -> dict`, what its questions come from, for the manifest; `slow_checks = True`, where `grade`
-    waits for another process, so that several are worth grading at once; and `references_checked = True`, where it has
-    graded the reference answers of its stock itself.
+    waits for another process, so that several are worth grading at once; `references_checked = True`, where it has
+    graded the reference answers of its stock itself; and `hints = True`, where its questions are so hard that attempts
+    should also be asked for with the answer shown.
     """
 
     name: str

@@ -35,6 +35,7 @@ class Published:
         level = getattr(self.params, "level", 0)
         self.level = f"level {level}" if level else about.name
         self.slow_checks = about.rule == "math"
+        self.hints = about.hints
         self.source = self.params.path or f"{about.name} ({self.params.hub_id}, split {self.params.split})"
         self._read = 0
         self._dropped: Counter[str] = Counter()

@@ -64,7 +64,8 @@ class DataSet:
     """A published data set. `read` makes an Item of a row, or gives the reason why the row is no use.
 
     `rule` is one of tasks.grading.RULES. `reader` are options of `datasets` for its files. `example` is a row of ours
-    in the set's own columns. `large` sets are read in a seeded order, and only as far as questions are needed.
+    in the set's own columns. `large` sets are read in a seeded order, and only as far as questions are needed. Those
+    with `hints` hold questions too hard to be solved without (paper §4).
     """
 
     name: str
@@ -78,6 +79,7 @@ class DataSet:
     levels: Mapping[str, Mapping[str, Any]] | None = None
     reader: Mapping[str, Any] | None = None
     large: bool = False
+    hints: bool = False
 
     def default(self, key: str) -> str:
         """The setting `key` where a recipe leaves it out."""
@@ -349,6 +351,7 @@ SETS = (
         read=_openthoughts3,
         ask="The answer is a number or a mathematical expression.",
         large=True,
+        hints=True,
         example={
             "difficulty": 4,
             "source": "example",

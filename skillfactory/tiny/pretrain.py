@@ -48,14 +48,17 @@ STAGES = [
 ]
 
 
+BANKS = ("generic", "after_correct", "after_incorrect", "closing")  # the others are spelt out
+
+
 def make_tokenizer() -> Any:
-    """The tokenizer over the world's sentences and the phrase banks."""
+    """The tokenizer over the world's sentences and those phrase banks that most patterns use."""
     from skillfactory.curation.phrases import load_phrases
 
     world = World(seeds.rng(SEED, "tokenizer"))
     texts = [message["content"] for _ in range(6000) for message in world.dialogue()]
     banks = load_phrases()
-    phrases = [phrase for _, bank in banks for phrase in bank]
+    phrases = [phrase for name, bank in banks if name in BANKS for phrase in bank]
     return tiny_tokenizer.build(texts, phrases, size=768)
 
 
