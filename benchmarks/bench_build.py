@@ -7,18 +7,24 @@ python benchmarks/bench_build.py --questions 40000
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from skillfactory import engines, pipeline, seeds
 from skillfactory.curation.curate import questions_of
+from skillfactory.curation.drawing import slots_of
+from skillfactory.curation.phrases import load_phrases
+from skillfactory.curation.samples import chunks
+from skillfactory.curation.traces import Builder, Piece, write_trace
 from skillfactory.recipe import Recipe
 from skillfactory.records import Attempt, Question, Reflection
 from skillfactory.store import Run
+from skillfactory.tasks.questions import task_of
 
 VARIANTS = ("original", "plan_and_execute", "alternatively", "rephrase")
 PER_VARIANT, PER_ATTEMPT, BLOCK = 16, 4, 50
@@ -87,57 +93,112 @@ def text_of(rng: random.Random, n: int) -> str:
     return " ".join(f"{rng.randrange(100)} {rng.choice('+-*=')}" for _ in range(n // 2))
 
 
-def build(folder: Path, questions: int) -> dict[str, float]:
-    """Build the traces in a process of its own that is fresh; what it took."""
+def fresh(function: str, folder: Path, questions: int) -> dict[str, Any]:
+    """What a function of this module returns in a process of its own, with that process's peak memory."""
     code = (
-        "import json, resource, sys, time, pathlib; sys.path.insert(0, 'benchmarks'); import bench_build as b\n"
-        f"print(json.dumps(b.build_here(pathlib.Path({str(folder)!r}), {questions})))"
+        "import json, pathlib, resource, sys; sys.path.insert(0, 'benchmarks'); import bench_build as b\n"
+        f"found = b.{function}(pathlib.Path({str(folder)!r}), {questions})\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "print(json.dumps(found | {'peak_memory_mb': round(peak)}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def build_here(folder: Path, questions: int) -> dict[str, float]:
-    from skillfactory.curation.drawing import slots_of
-    from skillfactory.curation.samples import chunks
-    from skillfactory.curation.traces import Builder
-    from skillfactory.tasks.questions import task_of
+def ours(folder: Path, questions: int) -> dict[str, Any]:
+    """Read, arrange, write, grade, count tokens, store."""
+    return _ours(folder, questions, engines.load_tokenizer(recipe_of(questions)))
 
+
+def ours_uncounted(folder: Path, questions: int) -> dict[str, Any]:
+    """The same without counting tokens, and so without loading torch."""
+
+    class Nothing:
+        def count_tokens(self, messages: Any, completion: str = "") -> int:
+            return 0
+
+        def count_each(self, texts: Sequence[str]) -> list[int]:
+            return [0] * len(texts)
+
+    return _ours(folder, questions, Nothing())
+
+
+def _ours(folder: Path, questions: int, counter: Any) -> dict[str, Any]:
     recipe = recipe_of(questions)
-    counter = engines.load_tokenizer(recipe)
+    task = task_of(recipe.questions.task)
     start = time.perf_counter()
     with Run.open(folder, recipe) as run:
         stage = run.stage("traces")
         asked = questions_of(recipe, run.stage("questions"))
-        builder = Builder(recipe, task_of(recipe.questions.task), counter)
-        for chunk in chunks(asked, run.stage("attempts"), run.stage("reflections"), slots_of(recipe)):
-            stage.append(builder.add(chunk))
+        builder = Builder(recipe, task, counter)
+        for traces in builder.build(chunks(asked, run.stage("attempts"), run.stage("reflections"), slots_of(recipe))):
+            stage.append(traces)
         seconds = time.perf_counter() - start
         run.drop("traces")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {
-        "questions": questions,
-        "traces": builder.traces,
-        "seconds": round(seconds, 2),
-        "peak_memory_mb": round(peak),
-    }
+    return {"traces": builder.traces, "seconds": seconds}
+
+
+def naive(folder: Path, questions: int) -> dict[str, Any]:
+    """All rows in memory as dictionaries; ladders drawn and written as JSON lines."""
+    import pyarrow.parquet
+
+    start = time.perf_counter()
+    rng, phrases = random.Random(0), load_phrases()
+    attempts = pyarrow.parquet.read_table(sorted((folder / "attempts").glob("part-*"))).to_pylist()
+    by_attempt: dict[str, list[str]] = {}
+    for row in pyarrow.parquet.read_table(sorted((folder / "reflections").glob("part-*"))).to_pylist():
+        if row["agrees"]:
+            by_attempt.setdefault(row["attempt_id"], []).append(row["text"])
+    by_question: dict[str, list[dict[str, Any]]] = {}
+    for row in attempts:
+        if row["id"] in by_attempt:
+            by_question.setdefault(row["question_id"], []).append(row)
+    made = 0
+    with (folder / "naive.jsonl").open("w") as file:
+        for question, pairs in by_question.items():
+            right = [row for row in pairs if row["outcome"] == "correct"]
+            for n in range(1, min(5, len(pairs)) + 1 if right else 0):
+                last = rng.choice(right)
+                others = rng.sample([row for row in pairs if row is not last], n - 1)
+                pieces = [
+                    Piece(
+                        r["id"], r["text"], r["answer"], r["outcome"] == "correct", "", rng.choice(by_attempt[r["id"]])
+                    )
+                    for r in [*others, last]
+                ]
+                text, _ = write_trace(pieces, phrases, "closing", rng)
+                file.write(json.dumps({"question": question, "completion": text}) + "\n")
+                made += 1
+    (folder / "naive.jsonl").unlink()
+    return {"traces": made, "seconds": time.perf_counter() - start}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--questions", type=int, default=4000)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", choices=("ours", "ours_uncounted", "naive"))
     parser.add_argument("--keep", type=Path, help="folder of the samples, to use again")
+    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary) / "run"
         if not folder.exists():
             write(folder, args.questions)
         size = sum(path.stat().st_size for path in folder.rglob("part-*")) / 1e6
-        found = [build(folder, args.questions) for _ in range(args.runs)]
-        best = sorted(found, key=lambda each: each["seconds"])[len(found) // 2]
         rows = args.questions * len(VARIANTS) * PER_VARIANT * (1 + PER_ATTEMPT)
-        print(json.dumps({"rows": rows, "megabytes": round(size), **best, "all": [f["seconds"] for f in found]}))
+        print(f"{rows:,} rows of {args.questions:,} questions, {size:.0f} MB; median of {args.runs}")
+        found: dict[str, Any] = {"rows": rows, "megabytes": round(size)}
+        for name in (args.only,) if args.only else ("naive", "ours", "ours_uncounted"):
+            runs = sorted((fresh(name, folder, args.questions) for _ in range(args.runs)), key=lambda r: r["seconds"])
+            found[name] = runs[len(runs) // 2] | {"all_seconds": [round(run["seconds"], 2) for run in runs]}
+            middle = found[name]
+            print(
+                f"{name:16} {middle['traces']:8,} traces {middle['seconds']:7.2f} s {middle['peak_memory_mb']:7,} MB",
+                flush=True,
+            )
+    if args.out:
+        args.out.write_text(json.dumps({"command": " ".join(sys.argv), **found}, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
     python benchmarks/bench_curation.py cost --out benchmarks/results/curation-cost.json
     python benchmarks/bench_curation.py law --out benchmarks/results/curation-law.json
+    python benchmarks/bench_curation.py overhead --out benchmarks/results/curation-overhead.json
 
 `cost` draws the same questions by both budgets with the embedded model, at several success rates, and checks that the
 traces are the same. `law` compares traces of unlike questions and seeds: if both budgets follow one law, p-values are
-anywhere between 0 and 1.
+anywhere between 0 and 1. `overhead` draws attempts by the engine alone and through curation (requests that follow from
+completions, grading, shards on disk), on the same requests.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,8 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from skillfactory import load_run
-from skillfactory.store import LoadedRun
+from skillfactory import engines, load_run
+from skillfactory.curation.attempts import attempt_request
+from skillfactory.curation.drawing import Known, draw, slots_of
+from skillfactory.curation.prompts import load_prompts
+from skillfactory.curation.samples import QuestionSamples
+from skillfactory.curation.sampling import save
+from skillfactory.recipes import load_recipe
+from skillfactory.records import Attempt
+from skillfactory.store import LoadedRun, Run
+from skillfactory.tasks.questions import task_of
 
 SIGNS = "count: 5, high: 19, target_high: 60, operators: '+-', in_order: true"
 # Tasks at which the embedded model is right about as often as their names say.
@@ -170,16 +181,64 @@ def permuted_p(
     return float((statistics >= statistics[0] - 1e-12).mean())
 
 
+# --- overhead
+
+
+def overhead(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Tokens a second of the transformers engine alone and through curation, in turn; the first go warms up."""
+    recipe = load_recipe(
+        "demo", ["attempts.budget=paper", "attempts.per_variant=16", "traces.pattern=no_reflections", "questions.rl=1"]
+    )
+    asked = task_of(recipe.questions.task).generate(args.questions, 0, "sft")
+    engine, prompts, places = engines.load(recipe), load_prompts(), slots_of(recipe)
+    requests = [
+        attempt_request(recipe, question, *places.place(slot), prompts)
+        for question in asked
+        for slot in range(len(places))
+    ]
+
+    def bare() -> int:
+        return sum(done.tokens for done in engine.generate(requests))
+
+    def curated() -> int:
+        items = [Known(question, QuestionSamples.empty(places), {}) for question in asked]
+        with Run.open(folder / f"overhead-{time.time_ns()}", recipe) as run:
+            stage = run.begin("attempts", {}, {})
+            with stage.track(len(asked), "questions") as advance:
+                total = 0
+                for row in save(draw(engine, items, recipe), {Attempt: stage}):
+                    if isinstance(row, Attempt):
+                        total += row.tokens
+                        advance(0, tokens=total)
+                return total
+
+    speeds: dict[str, list[float]] = {"engine alone": [], "through curation": []}
+    for repeat in range(args.repeats + 1):
+        for name, case in zip(speeds, (bare, curated), strict=True):
+            start = time.perf_counter()
+            made = case()
+            if repeat:
+                speeds[name].append(made / (time.perf_counter() - start))
+    ratios = sorted(b / a for a, b in zip(*speeds.values(), strict=True))
+    for name, values in speeds.items():
+        print(f"{name:18} {sorted(values)[len(values) // 2]:10,.0f} tokens a second")
+    print(
+        f"ratio {ratios[len(ratios) // 2]:.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f}), {len(requests):,} requests"
+    )
+    return {"requests": len(requests), "tokens_a_second": speeds, "ratios": ratios}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("cost", "law"))
-    parser.add_argument("--questions", type=int, help="[default: 60 for cost, 4,000 for law]")
+    parser.add_argument("what", choices=("cost", "law", "overhead"))
+    parser.add_argument("--questions", type=int, help="[default: 60, 4,000 and 32]")
+    parser.add_argument("--repeats", type=int, default=5, help="of overhead")
     parser.add_argument("--keep", type=Path, help="folder of the runs, to use again")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     args = parser.parse_args()
-    args.questions = args.questions or {"cost": 60, "law": 4000}[args.what]
+    args.questions = args.questions or {"cost": 60, "law": 4000, "overhead": 32}[args.what]
     with tempfile.TemporaryDirectory() as temporary:
-        found = {"cost": cost, "law": law}[args.what](args, args.keep or Path(temporary))
+        found = {"cost": cost, "law": law, "overhead": overhead}[args.what](args, args.keep or Path(temporary))
     if args.out:
         args.out.write_text(json.dumps({"command": " ".join(sys.argv), "questions": args.questions, **found}, indent=1))
 

@@ -52,8 +52,8 @@ def probe(recipe: Recipe, questions: int) -> Estimate:
     attempts, reflections = ([row for row in rows if isinstance(row, kind)] for kind in (Attempt, Reflection))
     chunk = Chunk(some, _table(attempts), _table(reflections), places)
     tally, builder = Tally(), Builder(recipe, task_of(recipe.questions.task), counter)
-    tally.add(chunk)
-    builder.add(chunk)
+    for _ in builder.build(tally.counted([chunk])):
+        pass
     return _estimate(recipe, tally, builder, seconds)
 
 

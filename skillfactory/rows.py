@@ -78,7 +78,8 @@ def from_parquet(data: bytes | Path, columns: Sequence[str] | None = None) -> "p
     import pyarrow.parquet
 
     source = pyarrow.BufferReader(data) if isinstance(data, bytes) else data
-    return pyarrow.parquet.read_table(source, columns=None if columns is None else list(columns))
+    with pyarrow.parquet.ParquetFile(source) as file:
+        return file.read(columns=None if columns is None else list(columns))
 
 
 def to_records(table: "pyarrow.Table", kind: type[R], where: str) -> list[R]:

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parent.parent
 # float32: in bfloat16 a row's text may change by rounding with the batch that a resumed stage puts it in.
 SMALL = [
     "machine.dtype=float32", "machine.threads=1", "machine.batch_size=256", "questions.sft=55", "questions.rl=16",
-    "questions.dev=4", "attempts.per_variant=5", "traces.limit=0", "sft.batch_size=32", "sft.save_every=1", "rl.steps=3",
+    "questions.dev=4", "attempts.per_variant=5", "traces.limit=0", "sft.batch_size=32",
+    "sft.save_every=1", "rl.steps=3",
     "rl.prompts_per_step=8", "rl.group_size=8", "rl.micro_batch=16", "rl.save_every=1", "rl.max_tokens=100",
     "evaluation.samples=1", "evaluation.max_tokens=100",
 ]  # fmt: skip

@@ -194,7 +194,7 @@ def samples(per_question: list[tuple[int, int]], each: int = 2) -> tuple[list[At
 def build(given: Recipe, made: Sequence[Attempt], reflected: Sequence[Reflection]) -> tuple[list[Trace], Builder]:
     builder = Builder(given, TASK, Words())
     places = Slots(tuple(VARIANTS), 4, 2, final=True)
-    return builder.add(chunk_of(made, reflected, places)), builder
+    return [trace for traces in builder.build([chunk_of(made, reflected, places)]) for trace in traces], builder
 
 
 counts_each = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=3)

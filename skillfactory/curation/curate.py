@@ -48,12 +48,15 @@ def run(recipe: Recipe, run: "Run") -> None:
             draw_lacking(recipe, stage, samples, some)
         stage.clear_rows()
         builder, tally = Builder(recipe, task_of(sft_spec(recipe)), tokenizer), Tally()
+        done = 0
         with stage.track(len(some), "questions built") as advance:
-            for chunk in chunks(some, *samples, places):
-                tally.add(chunk)
-                if not builder.full:
-                    stage.append(builder.add(chunk))
-                advance(len(chunk.questions), traces=builder.traces)
+            passing = tally.counted(chunks(some, *samples, places))
+            for some_traces in builder.build(passing):
+                stage.append(some_traces)
+                advance(builder.looked_at - done, traces=builder.traces)
+                done = builder.looked_at
+            for _ in passing:  # what is beyond traces.limit was sampled, too
+                pass
         if builder.full or enough >= len(questions):
             break
         enough = next_guess(recipe, enough, builder.traces, len(questions))

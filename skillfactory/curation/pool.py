@@ -103,6 +103,7 @@ class Table:
         self.seed = seed
         self.order = _Order(samples.slots, seeds.rng(seed, "order"))  # of the draws that last beyond a trace
         self.spent: set[int] = set()
+        self.orders: dict[int, list[int]] = {}
         self.lasting = False  # whether such a draw was made
 
 
@@ -127,7 +128,10 @@ class Pool:
 
     def order_of(self, n: int) -> list[int]:
         """0..n-1 in a random order that is the same for all traces of the question."""
-        return seeds.rng(self._table.seed, "numbers").sample(range(n), n)
+        orders = self._table.orders
+        if n not in orders:
+            orders[n] = seeds.rng(self._table.seed, "numbers").sample(range(n), n)
+        return orders[n]
 
     def correct(self, n: int = 1, *, once: bool = False) -> list[Pair]:
         """Up to `n` correct pairs; with `once` also never again in a later trace of the question."""

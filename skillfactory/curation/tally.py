@@ -1,7 +1,7 @@
 """What became of the samples, counted shard by shard: attempts by variant and outcome, verdicts against the truth."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,12 @@ class Tally:
     questions: int = 0  # with attempts
     solved: int = 0  # with a usable correct attempt
     paired: int = 0  # with a true reflection on one
+
+    def counted(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """The same chunks, counted as they pass."""
+        for chunk in chunks:
+            self.add(chunk)
+            yield chunk
 
     def add(self, chunk: Chunk) -> None:
         """Count the rows of some questions."""

@@ -9,7 +9,8 @@ Deviations:
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -101,17 +102,44 @@ class Builder:
         return self.lengths.total()
 
     @property
+    def looked_at(self) -> int:
+        """Questions so far."""
+        return self._count["questions"]
+
+    @property
     def full(self) -> bool:
         """Whether traces.limit is reached."""
         return 0 < self.recipe.traces.limit <= self.traces
 
-    def add(self, chunk: Chunk) -> list[Trace]:
-        """The traces of some questions."""
-        arranged, lacking = self._arrange(chunk)
-        self._write(chunk, arranged)
-        sound = self._sound(chunk, self._distinct(arranged))
+    def build(self, chunks: Iterable[Chunk]) -> Iterator[list[Trace]]:
+        """The traces of each chunk of questions in turn, until the limit is reached."""
+        pending: tuple[Chunk, list[_Draft], set[int], Future[list[int]]] | None = None
+        with ThreadPoolExecutor(1) as thread:  # tokens of one chunk are counted while the next is arranged
+            for chunk in chunks:
+                drafts, lacking = self._arrange(chunk)
+                self._write(chunk, drafts)
+                drafts = self._distinct(drafts)
+                counted = thread.submit(self.counter.count_each, [draft.completion for draft in drafts])
+                if pending:
+                    yield self._finish(*pending)
+                    pending = None
+                    if self.full:
+                        return
+                pending = chunk, drafts, lacking, counted
+            if pending:
+                yield self._finish(*pending)
+
+    def _finish(
+        self, chunk: Chunk, arranged: list[_Draft], lacking: set[int], counted: "Future[list[int]]"
+    ) -> list[Trace]:
+        """Grade and measure what was arranged; note what was lost where."""
+        self._count["questions"] += len(chunk.questions)
+        sound = self._sound(chunk, list(zip(arranged, counted.result(), strict=True)))
         kept = self._measured(chunk, sound)
-        reached = {"not_enough_pairs": arranged, "answer_lost": sound, "too_long": [draft for draft, _ in kept]}
+        reached = {
+            "not_enough_pairs": arranged, "answer_lost": [draft for draft, _ in sound],
+            "too_long": [draft for draft, _ in kept],
+        }  # fmt: skip
         self._note_lost(chunk, {step: {draft.place for draft in drafts} for step, drafts in reached.items()}, lacking)
         if self.recipe.traces.limit:
             kept = kept[: self.recipe.traces.limit - self.traces]
@@ -160,7 +188,6 @@ class Builder:
         """Traces without their texts, and the places of questions that lack samples."""
         drafts, lacking = [], set[int]()
         for place, (question, samples) in enumerate(zip(chunk.questions, chunk.samples(), strict=True)):
-            self._count["questions"] += 1
             found = arrange(samples, self.patterns, self.recipe.traces, question_seed(self.recipe, question))
             if found.wants:
                 self.lacking.append(question)
@@ -196,18 +223,18 @@ class Builder:
         self._count["repeated"] += len(drafts) - len(unique)
         return list(reversed(unique.values()))
 
-    def _sound(self, chunk: Chunk, drafts: list[_Draft]) -> list[_Draft]:
-        grades = grade_all(self.task, [(chunk.questions[draft.place], draft.completion) for draft in drafts])
-        sound = [draft for draft, grade in zip(drafts, grades, strict=True) if grade.outcome == "correct"]
+    def _sound(self, chunk: Chunk, drafts: list[tuple[_Draft, int]]) -> list[tuple[_Draft, int]]:
+        grades = grade_all(self.task, [(chunk.questions[draft.place], draft.completion) for draft, _ in drafts])
+        sound = [each for each, grade in zip(drafts, grades, strict=True) if grade.outcome == "correct"]
         self._count["answer_lost"] += len(drafts) - len(sound)
         return sound
 
-    def _measured(self, chunk: Chunk, drafts: list[_Draft]) -> list[tuple[_Draft, Trace]]:
-        """Those that fit the SFT context, as records."""
+    def _measured(self, chunk: Chunk, drafts: list[tuple[_Draft, int]]) -> list[tuple[_Draft, Trace]]:
+        """Those that fit the SFT context, as records; drafts come with the tokens of their completions."""
         most = self.recipe.traces.max_tokens
         prompts: dict[int, tuple[list[Message], int]] = {}
         traces = []
-        for draft, tokens in zip(drafts, self.counter.count_each([d.completion for d in drafts]), strict=True):
+        for draft, tokens in drafts:
             question = chunk.questions[draft.place]
             if draft.place not in prompts:
                 prompt = self.prompts.train(question.text)
