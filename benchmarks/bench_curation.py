@@ -45,19 +45,21 @@ TASKS = {
     "solutions_low: 2, solutions_high: 4}}",
 }
 PERMUTATIONS = 2000
+TRACES = 10_000  # of each side of `law`
 
 
-def curate(folder: Path, task: str, questions: int, budget: str, seed: int, pattern: str, dtype: str) -> LoadedRun:
+def curate(
+    folder: Path, task: str, questions: int, budget: str, seed: int, pattern: str, dtype: str, limit: int = 0
+) -> LoadedRun:
     """A run of the demo's recipe with the paper's numbers of samples, as far as its traces."""
-    if not (folder / "traces" / "manifest.json").exists():
-        words = [
-            "run", "demo", f"questions.task={task}", f"questions.sft={questions}", f"seed={seed}", "--until", "traces",
-            "questions.rl=1", "questions.dev=0", "evaluation.sets={same: {n: 1, task: " + task + "}}",
-            f"attempts.budget={budget}", "attempts.per_variant=16", "reflections.per_attempt=4",
-            f"traces.pattern={pattern}", "traces.max_pairs=5", "traces.per_question=0", "traces.limit=0",
-            f"machine.dtype={dtype}", "--run", str(folder),
-        ]  # fmt: skip
-        subprocess.run([sys.executable, "-m", "skillfactory", *words], check=True, stdout=sys.stderr)
+    words = [
+        "run", "demo", f"questions.task={task}", f"questions.sft={questions}", f"seed={seed}", "--until", "traces",
+        "questions.rl=1", "questions.dev=0", "evaluation.sets={same: {n: 1, task: " + task + "}}",
+        f"attempts.budget={budget}", "attempts.per_variant=16", "reflections.per_attempt=4",
+        f"traces.pattern={pattern}", "traces.max_pairs=5", "traces.per_question=0", f"traces.limit={limit}",
+        f"machine.dtype={dtype}", "--run", str(folder),
+    ]  # fmt: skip
+    subprocess.run([sys.executable, "-m", "skillfactory", *words], check=True, stdout=sys.stderr)
     return load_run(folder)
 
 
@@ -115,8 +117,8 @@ def _texts(run: LoadedRun) -> list[str]:
 def law(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Two-sample tests between traces of the paper's budget and of another seed's on demand."""
     task = TASKS["12 %"]
-    paper = curate(folder / "law-paper", task, args.questions, "paper", 1, "ladder", "auto")
-    demand = curate(folder / "law-demand", task, args.questions, "on_demand", 2, "ladder", "auto")
+    paper = curate(folder / "law-paper", task, args.questions, "paper", 1, "ladder", "auto", TRACES)
+    demand = curate(folder / "law-demand", task, args.questions, "on_demand", 2, "ladder", "auto", TRACES)
     rows = [_rows(paper), _rows(demand)]
     tests: dict[str, tuple[Callable[[dict[str, Any]], list[Any]], str]] = {
         "number of pairs": (lambda row: [len(row["outcomes"])], "chi-square"),

@@ -7,7 +7,7 @@ Outcome = Literal["correct", "wrong", "no_answer"]
 Split = Literal["sft", "rl", "dev", "eval"]
 FinishReason = Literal["stop", "length", "failed"]
 # Reasons that are no fault of the model: what has one is left out of accuracy and reward, and counted.
-BROKEN = frozenset(("engine_failed", "check_failed", "check_timed_out"))
+BROKEN = frozenset(("engine_failed", "prompt_too_long", "check_failed", "check_timed_out"))
 
 
 class Message(TypedDict):

@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
+from traces_run import make_run, make_trace
 from typer.testing import CliRunner
 
 from skillfactory import catalog, console, demo
@@ -262,3 +264,35 @@ def test_modules_run_under_a_closed_terminal(here: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
+
+
+def test_export_writes_files_that_others_read(here: Path) -> None:
+    make_run(here / "runs/t", [[make_trace(i) for i in range(5)]])
+    said = facts("export", "runs/t", "trl", "out")
+    assert isinstance(said, dict)
+    assert said["traces"] == 5
+    rows = pyarrow.parquet.read_table(here / "out/train.parquet").to_pylist()
+    assert len(rows) == 5
+    assert rows[0]["completion"][0]["role"] == "assistant"
+    for words, message in (
+        (["trl", "out"], "out is not empty"),
+        (["tlr", "other"], "There is no format 'tlr'; there are: trl"),
+        (["trl", "other", "--push", "me/it"], "give the format `datasets`"),
+    ):
+        refused = CliRunner().invoke(app, ["export", "runs/t", *words])
+        assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
+    assert not (here / "other").exists()
+
+
+def test_the_dry_run_estimates_from_a_probe(here: Path) -> None:
+    """On the embedded model; what it says of a probe of everything is what a run then takes."""
+    words = ["demo", "questions.sft=12", "traces.limit=0", "attempts.per_variant=3", "machine.dtype=float32"]
+    words += ["questions.rl=1", "questions.dev=0", "machine.threads=1"]
+    said = facts("run", *words, "--dry-run", "--probe", "12", "--run", "runs/p")
+    assert isinstance(said, dict)
+    assert not (here / "runs").exists()
+    estimate = said["estimate"]
+    assert (estimate["probed"], estimate["questions"]) == (12, 12)
+    assert 0 < estimate["tokens"] < estimate["paper_tokens"]
+    assert 0 < estimate["attempts"] <= 12 * 12
+    assert "estimate" not in facts("run", *words, "--dry-run", "--probe", "0", "--run", "runs/p")  # type: ignore[operator]

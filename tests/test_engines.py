@@ -309,3 +309,94 @@ def test_a_template_that_refuses_a_role_says_so(random_model: Path, tmp_path: Pa
     chat = ChatTokenizer.load(make_recipe(model=str(strict)))
     with pytest.raises(ModelError, match=r"roles \['system', 'user'\]: no system role"):
         chat.encode([{"role": "system", "content": "a"}, {"role": "user", "content": "b"}])
+
+
+# --- the engine: streaming, memory, context
+
+
+def asks(count: int, params: SamplingParams = PLAIN) -> list[Request]:
+    return [
+        Request(f"r{i}", [{"role": "user", "content": f"What is {i} * 4 ?"}], seeds.derive(0, i), params)
+        for i in range(count)
+    ]
+
+
+def texts(engine: Any, requests: Any) -> dict[str, str]:
+    found = [(done.id, done.text) for done in engine.generate(requests)]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def test_requests_may_follow_from_completions(random_model: Path) -> None:
+    """A request is taken only once there is room, None is understood, and two kinds of settings may be mixed."""
+    engine = engines.load(make_recipe(model=str(random_model), machine={"device": "cpu", "batch_size": 3}))
+    wanted = texts(engine, asks(20)) | {f"late-{k}": v for k, v in texts(engine, asks(20, GREEDY)).items()}
+    seen: list[str] = []
+    waiting = asks(20)
+    flying = 0
+
+    def requests() -> Any:
+        nonlocal flying
+        late = iter(asks(20, GREEDY))
+        for request in waiting:
+            flying += 1
+            yield request
+        for place in range(20):
+            while len(seen) <= place:  # the next one follows from a completion
+                assert flying
+                yield None
+            request = next(late)
+            flying += 1
+            yield Request(f"late-{request.id}", request.messages, request.seed, request.params)
+
+    found = {}
+    for done in engine.generate(requests()):
+        flying -= 1
+        seen.append(done.id)
+        found[done.id] = done.text
+    assert found == wanted
+
+
+def test_the_batch_is_halved_when_memory_is_short(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from skillfactory.engines import sampler
+
+    recipe = make_recipe(model=str(random_model), machine={"device": "cpu", "dtype": "float32", "batch_size": 16})
+    wanted = texts(engines.load(recipe), asks(30))
+    sizes: list[int] = []
+    real = sampler.sample
+
+    def short(model: Any, prompts: Any, streams: Any, params: Any, stops: Any, batch_size: int) -> Any:
+        sizes.append(len(prompts))
+        for number, done in enumerate(real(model, prompts, streams, params, stops, batch_size)):
+            if len(prompts) > 4 and number == 2:  # some rows had come before memory ran out
+                raise torch.OutOfMemoryError("out of memory")
+            yield done
+
+    monkeypatch.setattr(sampler, "sample", short)
+    engine = engines.load(recipe)
+    assert texts(engine, asks(30)) == wanted
+    assert max(sizes) == 16
+    assert engine.batch_size <= 4  # type: ignore[attr-defined]
+
+    def never(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+        yield
+
+    monkeypatch.setattr(sampler, "sample", never)
+    assert {(d.id, d.error) for d in engine.generate(asks(3))} == {(f"r{i}", "engine_failed") for i in range(3)}
+    monkeypatch.setattr(sampler, "sample", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(engine.generate(asks(1)))
+
+
+def test_prompts_over_the_context_fail_alone(random_model: Path, tmp_path: Path) -> None:
+    small = broken(random_model, tmp_path / "small")
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 40}))
+    engine = engines.load(make_recipe(model=str(small)))
+    long = Request("long", [{"role": "user", "content": "1 + 2 = 3. " * 20}], 1, PLAIN)
+    found = {done.id: done for done in engine.generate([long, *asks(2)])}
+    assert (found["long"].finish_reason, found["long"].error) == ("failed", "prompt_too_long")
+    for name in ("r0", "r1"):  # what is left of the context is the limit
+        assert 0 < found[name].tokens < 40
+        assert found[name].finish_reason in ("stop", "length")

@@ -5,8 +5,10 @@ traces: with another pattern, or a longer one, all that is there is used again a
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from skillfactory import seeds
@@ -106,15 +108,16 @@ def draw_lacking(recipe: Recipe, stage: "Stage", samples: "tuple[Stage, Stage]",
     attempts, reflections = samples
     counts = {"attempts": 0, "reflections": 0, "tokens": 0, "correct": 0.0}
     with stage.track(len(questions), "questions") as advance:
-        items = _incomplete(recipe, samples, questions, advance)
-        first = next(items, None)
+        items = _Incomplete(recipe, samples, questions, advance)
+        stream = iter(items)
+        first = next(stream, None)
         if first is None:
             return
         attempts.reopen()
         reflections.reopen()
         clock = _Clock(stage, attempts, reflections)
         work = partial(draw, recipe=recipe)
-        everything = engines.stream(recipe, recipe.attempts.engine, work, _with(first, items))
+        everything = engines.stream(recipe, recipe.attempts.engine, work, chain([first], stream))
         right = failed = 0
         for row in save(everything, {Attempt: attempts, Reflection: reflections}, clock.charge):
             if isinstance(row, Done):
@@ -133,29 +136,32 @@ def draw_lacking(recipe: Recipe, stage: "Stage", samples: "tuple[Stage, Stage]",
                 counts["attempts"] += 1
                 right += usable(row) and row.outcome == "correct"
                 counts["correct"] = right / counts["attempts"]
-                if not right and counts["attempts"] >= HOPELESS:
+                if not right and not items.any_correct and counts["attempts"] >= HOPELESS:
                     break
             else:
                 counts["reflections"] += 1
             advance(0, **counts)
 
 
-def _with(first: Known, items: Iterator[Known]) -> Iterator[Known]:
-    yield first
-    yield from items
+@dataclass
+class _Incomplete:
+    """The questions that lack samples, with those that are there; `any_correct` of all that have passed so far."""
 
+    recipe: Recipe
+    samples: "tuple[Stage, Stage]"
+    questions: Sequence[Question]
+    advance: Callable[..., None]
+    any_correct: bool = False
 
-def _incomplete(
-    recipe: Recipe, samples: "tuple[Stage, Stage]", questions: Sequence[Question], advance: Any
-) -> Iterator[Known]:
-    """The questions that lack samples, with those that are there."""
-    for chunk in chunks(questions, *samples, slots_of(recipe)):
-        for place, (question, known) in enumerate(zip(chunk.questions, chunk.samples(), strict=True)):
-            known.answers = [known.answers[slot] for slot in range(known.slots)]  # to be written to
-            if lacking(recipe, question, known):
-                yield Known(question, known, _usable_attempts(chunk, place, known))
-            else:
-                advance(1)
+    def __iter__(self) -> Iterator[Known]:
+        for chunk in chunks(self.questions, *self.samples, slots_of(self.recipe)):
+            self.any_correct |= bool((chunk.state == CORRECT).any())
+            for place, (question, known) in enumerate(zip(chunk.questions, chunk.samples(), strict=True)):
+                known.answers = [known.answers[slot] for slot in range(known.slots)]  # to be written to
+                if lacking(self.recipe, question, known):
+                    yield Known(question, known, _usable_attempts(chunk, place, known))
+                else:
+                    self.advance(1)
 
 
 def _usable_attempts(chunk: Chunk, place: int, samples: QuestionSamples) -> dict[int, Attempt]:

@@ -76,9 +76,10 @@ class TransformersEngine:
             yield failed(again[0][0], ENGINE_FAILED)
             return
         release(self.model)
-        self.batch_size = max(1, min(self.batch_size, len(chosen)) // 2)
-        for start in range(0, len(again), self.batch_size):
-            yield from self._batch(again[start : start + self.batch_size], params)
+        half = len(chosen) // 2
+        self.batch_size = min(self.batch_size, half)  # of later batches, too
+        for start in range(0, len(again), half):
+            yield from self._batch(again[start : start + half], params)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

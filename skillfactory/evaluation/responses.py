@@ -95,7 +95,7 @@ def request_of(ask: Ask, number: int, prompts: Prompts, recipe: Recipe) -> "Requ
 def response_of(ask: Ask, completion: "Completion", task: Task) -> Response:
     """Grade a completion. One that the engine could not make, or that the check broke on, is not scored wrong."""
     if completion.finish_reason == "failed":
-        grade = Grade("no_answer", reason="engine_failed")
+        grade = Grade("no_answer", reason=completion.error or "engine_failed")
     else:
         grade = grade_of(task, ask.question, completion.text)
     return Response(
