@@ -115,7 +115,7 @@ def test_on_demand_gives_the_traces_of_the_papers_budget(scripted: Scripted, tmp
     assert len(shape(demand, Trace)) >= 15
     few, all_ = shape(demand, Attempt), shape(paper, Attempt)
     assert len(all_) == 16 * len(MANY)
-    assert len(few) < len(all_)
+    assert len(few) < len(all_) or pattern == "fail_first"  # which needs many
     assert all(row in all_ for row in few)
     assert all(row in shape(paper, Reflection) for row in shape(demand, Reflection))
     assert len(scripted.asked) - of_paper < (1 if pattern == "no_reflections" else 0.75) * of_paper

@@ -19,7 +19,10 @@ from skillfactory.errors import RecipeError
 from skillfactory.recipe import Traces
 
 samples_ = st.builds(
-    random_samples, st.integers(0, 10**6).map(random.Random), st.integers(1, 16), st.sampled_from([0.0, 0.2, 0.5, 1.0])
+    random_samples,
+    st.integers(0, 10**6).map(random.Random),
+    st.sampled_from([1, 2, 5, 11, 16, 40]),
+    st.sampled_from([0.0, 0.2, 0.5, 1.0]),
 )
 settings_ = st.builds(
     Traces, max_pairs=st.integers(1, 7), pairs=st.sampled_from([0, 1, 2, 4]), per_question=st.sampled_from([0, 1, 3]),

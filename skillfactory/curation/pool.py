@@ -18,6 +18,7 @@ from skillfactory.recipe import Traces
 Kind = Literal["correct", "incorrect", "either"]
 ATTEMPT = -1  # in a Want, in place of the number of a reflection
 AGREED, NONE = -1, -2  # what Samples.agreed says beside a number
+QUARTER = 4  # see _Order.blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +85,22 @@ class _Order:
     known: list[int] = field(default_factory=list)
     moved: dict[int, int] = field(default_factory=dict)
 
-    def __iter__(self) -> Iterator[int]:
-        position = 0
-        while position < self.slots:
-            if position == len(self.known):
+    def blocks(self) -> Iterator[list[int]]:
+        """The slots in blocks: one by one at first, then a quarter more at a time.
+
+        All of a block is drawn once any of it is looked at, so that a question of many failures is not asked one
+        attempt after the other. Where blocks end does not depend on what comes of them.
+        """
+        start = 0
+        while start < self.slots:
+            end = min(self.slots, start + max(1, start // QUARTER))
+            while len(self.known) < end:
+                position = len(self.known)
                 other = position + int(self.rng.random() * (self.slots - position))
                 self.known.append(self.moved.get(other, other))
                 self.moved[other] = self.moved.get(position, position)
-            yield self.known[position]
-            position += 1
+            yield self.known[start:end]
+            start = end
 
 
 class Table:
@@ -115,8 +123,8 @@ class Pool:
 
     def __init__(self, table: Table, rng: random.Random, settings: Traces, number: int, reflect: bool) -> None:
         self.settings, self.number = settings, number
-        self._table, self._rng, self._reflect = table, rng, reflect
-        self._taken: dict[int, Pair] = {}
+        self._table, self._rng, self.reflect = table, rng, reflect
+        self.taken: dict[int, Pair] = {}
         # Draws of correct and of incorrect pairs share an order; draws of either kind need one of their own, since that
         # order gives away how its slots came out.
         self._by_outcome = _Order(table.samples.slots, rng)
@@ -147,7 +155,7 @@ class Pool:
 
     def holds(self, pair: Pair) -> bool:
         """Whether the pair was drawn from this pool."""
-        return self._taken.get(pair.slot) == pair
+        return self.taken.get(pair.slot) == pair
 
     def shuffled(self, pairs: list[Pair]) -> list[Pair]:
         """The pairs in a random order."""
@@ -159,45 +167,63 @@ class Pool:
             order, table.lasting = table.order, True
         else:
             order = self._either if kind == "either" else self._by_outcome
-        variants = {pair.variant for pair in self._taken.values()} if self.settings.distinct_variants else None
-        answers = {_plain(pair.answer) for pair in self._taken.values()} if distinct else None
-        found: list[Pair] = []
-        wants: list[Want] = []
-        candidates = 0
-        unread = False  # whether an attempt before is not there yet: it may turn out to give any answer
-        for slot in order if n > 0 else ():
-            variant = samples.variant(slot)
-            if slot in self._taken or (once and slot in table.spent) or (variants is not None and variant in variants):
-                continue
-            fits = samples.fits(slot, kind)
-            if fits is False:
-                continue
-            if fits is None:
-                wants.append(Want(slot))
-                unread = True
-            else:
-                answer = samples.answer(slot)
-                agreed = samples.agreed(slot) if self._reflect else AGREED
-                if agreed == NONE or (answers is not None and _plain(answer) in answers):
-                    continue
-                if agreed == AGREED:
-                    right = kind == "correct" or (kind == "either" and samples.fits(slot, "correct") is True)
-                    found.append(Pair(slot, variant, answer, right))
-                elif answers is None or not unread:
-                    wants.append(Want(slot, agreed))
-                if answers is not None:
-                    answers.add(_plain(answer))
-            if variants is not None:
-                variants.add(variant)
-            candidates += 1
-            if candidates == n:
+        walk = _Walk(samples, self, kind, n, table.spent if once else set(), distinct)
+        for block in order.blocks() if n > 0 else ():
+            walk.wants += [Want(slot) for slot in block if samples.fits(slot, "either") is None]
+            if any(walk.is_full_with(slot) for slot in block):
                 break
-        if wants:
-            raise LackingError(wants)
-        self._taken |= {pair.slot: pair for pair in found}
+        if walk.wants:
+            raise LackingError(walk.wants)
+        self.taken |= {pair.slot: pair for pair in walk.found}
         if once:
-            table.spent |= {pair.slot for pair in found}
-        return found
+            table.spent |= {pair.slot for pair in walk.found}
+        return walk.found
+
+
+class _Walk:
+    """One draw on its way through an order: what it has found, and what it lacks so far."""
+
+    def __init__(self, samples: Samples, pool: Pool, kind: Kind, n: int, spent: set[int], distinct: bool) -> None:
+        self.samples, self.kind, self.n, self.reflect = samples, kind, n, pool.reflect
+        self.found: list[Pair] = []
+        self.wants: list[Want] = []
+        self._left_out = spent | set(pool.taken)
+        taken = pool.taken.values()
+        self._variants = {pair.variant for pair in taken} if pool.settings.distinct_variants else None
+        self._answers = {_plain(pair.answer) for pair in taken} if distinct else None
+        self._candidates = 0
+        self._unread = False  # whether an attempt before is not there yet: it may turn out to give any answer
+
+    def is_full_with(self, slot: int) -> bool:
+        """Look at a slot; whether so many that fit, or may fit, have been found that the walk is over."""
+        samples, variant = self.samples, self.samples.variant(slot)
+        if slot in self._left_out or (self._variants is not None and variant in self._variants):
+            return False
+        fits = samples.fits(slot, self.kind)
+        if fits is False:
+            return False
+        if fits is None:
+            self._unread = True
+        elif not self._takes(slot, variant):
+            return False
+        if self._variants is not None:
+            self._variants.add(variant)
+        self._candidates += 1
+        return self._candidates == self.n
+
+    def _takes(self, slot: int, variant: str) -> bool:
+        """Whether a drawn attempt that fits is, or may become, a pair of this draw."""
+        answer, agreed = self.samples.answer(slot), self.samples.agreed(slot) if self.reflect else AGREED
+        if agreed == NONE or (self._answers is not None and _plain(answer) in self._answers):
+            return False
+        if agreed == AGREED:
+            right = self.kind == "correct" or (self.kind == "either" and self.samples.fits(slot, "correct") is True)
+            self.found.append(Pair(slot, variant, answer, right))
+        elif self._answers is None or not self._unread:
+            self.wants.append(Want(slot, agreed))
+        if self._answers is not None:
+            self._answers.add(_plain(answer))
+        return True
 
 
 def _plain(answer: str) -> str:
