@@ -198,7 +198,9 @@ def main() -> None:
                 flush=True,
             )
     if args.out:
-        args.out.write_text(json.dumps({"command": " ".join(sys.argv), **found}, indent=1))
+        args.out.write_text(
+            json.dumps({"command": f"python benchmarks/bench_build.py --questions {args.questions}", **found}, indent=1)
+        )
 
 
 if __name__ == "__main__":

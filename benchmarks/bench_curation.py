@@ -241,8 +241,9 @@ def main() -> None:
     args.questions = args.questions or {"cost": 60, "law": 4000, "overhead": 32}[args.what]
     with tempfile.TemporaryDirectory() as temporary:
         found = {"cost": cost, "law": law, "overhead": overhead}[args.what](args, args.keep or Path(temporary))
+    command = f"python benchmarks/bench_curation.py {args.what} --questions {args.questions}"
     if args.out:
-        args.out.write_text(json.dumps({"command": " ".join(sys.argv), "questions": args.questions, **found}, indent=1))
+        args.out.write_text(json.dumps({"command": command, "questions": args.questions, **found}, indent=1))
 
 
 if __name__ == "__main__":

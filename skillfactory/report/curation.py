@@ -75,18 +75,23 @@ def _yield(facts: dict[str, Any]) -> Table | None:
     attempts, traces = facts.get("attempts"), facts.get("traces")
     if not attempts or not traces or "lost" not in traces:
         return None
-    questions = traces["questions"]
+    asked, looked_at = attempts["questions"], traces["questions"]
     rows = [
-        ["questions looked at", _n(questions), ""],
-        ["with a correct attempt", _share(attempts["questions_solved"], questions), ""],
-        ["with a trace", _share(traces["questions_with_traces"], questions), ""],
+        ["questions attempted", _n(asked), ""],
+        ["with a correct attempt", _share(attempts["questions_solved"], asked), ""],
     ]
-    rows += [[f"lost: {_LOST[step]}", _share(n, questions), ""] for step, n in traces["lost"].items()]
-    built = traces["built"]
+    if looked_at < asked:
+        rows.append(["looked at, until traces.limit was reached", _n(looked_at), ""])
+    rows.append(["with a trace", _share(traces["questions_with_traces"], looked_at), ""])
+    rows += [[f"lost: {_LOST[step]}", _share(n, looked_at), ""] for step, n in traces["lost"].items()]
+    built = left = traces["built"]
     rows.append(["traces built", "", _n(built)])
     for key, what in (("repeated", "the same again"), ("answer_lost", _LOST["answer_lost"]), ("too_long", "too long")):
+        left -= traces[key]
         if traces[key]:
             rows.append([f"dropped: {what}", "", _share(traces[key], built)])
+    if left > traces["traces"]:
+        rows.append(["beyond traces.limit", "", _n(left - traces["traces"])])
     if traces["not_enough_pairs"]:
         rows.append(["not built: too few pairs", "", _n(traces["not_enough_pairs"])])
     rows.append(["traces", "", _n(traces["traces"])])
