@@ -1,6 +1,8 @@
 """Curation on demand against the paper's fixed budget (64 attempts x 4 reflections a question): cost, and the law.
 
     python benchmarks/bench_curation.py cost --out benchmarks/results/curation-cost.json
+    python benchmarks/bench_curation.py cost --task "12 %" --dtype auto --questions 300 \\
+        --out benchmarks/results/curation-time.json
     python benchmarks/bench_curation.py law --out benchmarks/results/curation-law.json
     python benchmarks/bench_curation.py overhead --out benchmarks/results/curation-overhead.json
 
@@ -80,17 +82,17 @@ def figures(run: LoadedRun) -> dict[str, Any]:
 
 
 def cost(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Both budgets at each success rate; float32, in which a text does not depend on its batch."""
+    """Both budgets at each success rate. In float32 a text does not depend on its batch, so traces must be the same."""
     found: dict[str, Any] = {}
     print(
         f"{'task':6} {'correct':>8} {'pattern':12} {'tokens a trace':>24} {'ratio':>6} {'ms a trace':>16} {'ratio':>6}"
     )
-    for name, task in TASKS.items():
+    for name, task in {args.task: TASKS[args.task]}.items() if args.task else TASKS.items():
         for pattern in ("ladder", "algorithm1"):
             runs = {}
             for budget in ("paper", "on_demand"):
                 place = folder / f"{name.partition(' ')[0]}-{pattern}-{budget}"
-                runs[budget] = curate(place, task, args.questions, budget, 0, pattern, "float32")
+                runs[budget] = curate(place, task, args.questions, budget, 0, pattern, args.dtype)
             same = _texts(runs["paper"]) == _texts(runs["on_demand"])
             paper, demand = figures(runs["paper"]), figures(runs["on_demand"])
             ratios = {key: paper[f"{key}_a_trace"] / demand[f"{key}_a_trace"] for key in ("tokens", "seconds")}
@@ -101,7 +103,7 @@ def cost(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 f"{name:6} {paper['correct']:8.1%} {pattern:12} {paper['tokens_a_trace']:12.0f} "
                 f"{demand['tokens_a_trace']:11.0f} {ratios['tokens']:6.1f} {1000 * paper['seconds_a_trace']:8.0f} "
                 f"{1000 * demand['seconds_a_trace']:7.0f} {ratios['seconds']:6.1f}"
-                f"{'' if same else '  TRACES DIFFER'}",
+                f"{'' if same else '  traces differ'}",
                 flush=True,
             )
     return found
@@ -234,6 +236,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("cost", "law", "overhead"))
     parser.add_argument("--questions", type=int, help="[default: 60, 4,000 and 32]")
+    parser.add_argument("--task", choices=list(TASKS), help="of cost; all where it is not given")
+    parser.add_argument("--dtype", default="float32", help="of cost")
     parser.add_argument("--repeats", type=int, default=5, help="of overhead")
     parser.add_argument("--keep", type=Path, help="folder of the runs, to use again")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
@@ -242,6 +246,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         found = {"cost": cost, "law": law, "overhead": overhead}[args.what](args, args.keep or Path(temporary))
     command = f"python benchmarks/bench_curation.py {args.what} --questions {args.questions}"
+    command += f" --task '{args.task}' --dtype {args.dtype}" if args.task else ""
     if args.out:
         args.out.write_text(json.dumps({"command": command, "questions": args.questions, **found}, indent=1))
 
