@@ -1,4 +1,7 @@
-"""Tokens a second of each engine on the same requests: `python benchmarks/bench_engines.py vllm`, where vLLM is.
+"""Tokens a second of an engine beside its library's own generation, on the same requests.
+
+    python benchmarks/bench_engines.py transformers --questions 16
+    python benchmarks/bench_engines.py vllm               # in an environment with vLLM
 
 Prints one table and, last, the same as JSON.
 """
@@ -60,6 +63,44 @@ def vllm_cases(recipe: Recipe, requests: list[Request], samples: int) -> dict[st
     return {"vllm.LLM.generate": lambda: bare(1), f"the same, n={samples}": lambda: bare(samples), "vllm engine": ours}
 
 
+def transformers_cases(recipe: Recipe, requests: list[Request], samples: int) -> dict[str, Case]:
+    """Plain `generate` in batches as they come, transformers' continuous batching, and ours."""
+    import torch
+    from transformers import GenerationConfig
+
+    from skillfactory.engines.models import load_model
+    from skillfactory.engines.transformers import TransformersEngine, stop_ids
+
+    engine = TransformersEngine.load(recipe)
+    plain = load_model(recipe).eval()
+    plain.set_attn_implementation("sdpa")
+    prompts = [engine.chat.encode(request.messages) for request in requests]
+    params, stops = requests[0].params, stop_ids(plain, engine.chat.tokenizer)
+    config = GenerationConfig(
+        do_sample=True, temperature=params.temperature, top_p=params.top_p, top_k=params.top_k,
+        repetition_penalty=params.repetition_penalty, max_new_tokens=params.max_tokens, eos_token_id=stops,
+        pad_token_id=engine.chat.tokenizer.pad_token_id,
+    )  # fmt: skip
+
+    def generate() -> int:
+        made = 0
+        for start in range(0, len(prompts), engine.batch_size):
+            batch = engine.chat.tokenizer.pad(
+                {"input_ids": prompts[start : start + engine.batch_size]}, return_tensors="pt"
+            )
+            with torch.inference_mode():
+                out = plain.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
+            ended = torch.isin(out, torch.tensor(stops)).cumsum(1)
+            made += int((ended - torch.isin(out, torch.tensor(stops)).long() == 0).sum())
+        return made
+
+    def continuous() -> int:
+        done = plain.generate_batch(inputs=prompts, generation_config=config, progress_bar=False)
+        return sum(len(each.generated_tokens) for each in done.values())
+
+    return {"generate": generate, "generate_batch": continuous, "our engine": lambda: tokens(engine.generate(requests))}
+
+
 def tokens(completions: Iterable[Any]) -> int:
     """Tokens of all completions."""
     return sum(done.tokens for done in completions)
@@ -93,7 +134,7 @@ def measure(cases: dict[str, Case], rounds: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("engine", choices=["vllm"])
+    parser.add_argument("engine", choices=["vllm", "transformers"])
     parser.add_argument("--model", default="tiny", help="`tiny`, or a model folder")
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--samples", type=int, default=8, help="samples of each question")
@@ -104,7 +145,8 @@ def main() -> None:
     recipe = load_recipe("demo", [f"model={given.model}", f"engines.vllm.in_flight={given.in_flight}"])
     params = SamplingParams(0.7, 0.8, 20, 1.1, given.max_tokens)
     requests = requests_of(recipe, given.questions, given.samples, params)
-    rows = measure(vllm_cases(recipe, requests, given.samples), given.rounds)
+    cases = vllm_cases if given.engine == "vllm" else transformers_cases
+    rows = measure(cases(recipe, requests, given.samples), given.rounds)
     table = Table("case", "tokens a second", "ratio", "tokens", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))

@@ -187,12 +187,12 @@ def _in_order(stage: "Stage", ids: list[str], ranges: Sequence[tuple[int, int]])
     """The stage's rows of each range of questions. A shard is held while its questions pass by."""
     import pyarrow
 
-    number = pyarrow.array(ids, pyarrow.string())
+    number = {question_id: place for place, question_id in enumerate(ids)}
     spans: list[tuple[int, int, int]] = []  # shard, first and last question
     shards = stage.shards()
     for shard in range(len(shards.paths)):
         table = shards.read(shard, ["question_id"], verify=False)  # all of it is verified below
-        places = _index_in(table["question_id"], number)
+        places = _places(table["question_id"], number)
         if len(known := places[places >= 0]):
             spans.append((shard, int(known.min()), int(known.max())))
     held: dict[int, tuple[Ints, pyarrow.Table]] = {}
@@ -209,9 +209,17 @@ def _in_order(stage: "Stage", ids: list[str], ranges: Sequence[tuple[int, int]])
         yield pyarrow.concat_tables(parts).combine_chunks() if parts else pyarrow.table({})
 
 
-def _sorted(table: "pyarrow.Table", number: "pyarrow.Array") -> "tuple[Ints, pyarrow.Table]":
+def _places(column: "pyarrow.ChunkedArray", number: dict[str, int]) -> Ints:
+    """The place of each row's question, -1 for none; a shard has few questions, so each is looked up once."""
+    coded = column.combine_chunks().dictionary_encode()
+    found = np.array([number.get(each, -1) for each in coded.dictionary.to_pylist()], np.int64)
+    places: Ints = found[_numpy(coded.indices)] if len(found) else np.empty(0, np.int64)
+    return places
+
+
+def _sorted(table: "pyarrow.Table", number: dict[str, int]) -> "tuple[Ints, pyarrow.Table]":
     """The rows of a shard in the order of their questions, with the place of each; others are left out."""
-    places = _index_in(table["question_id"], number)
+    places = _places(table["question_id"], number)
     order = np.argsort(places, kind="stable")
     order = order[places[order] >= 0]
     if not np.array_equal(order, np.arange(table.num_rows)):
