@@ -43,7 +43,7 @@ test-interop: setup $(INTEROP:%=.venv-%/.installed)
 	$(BIN)/python -m pytest tests/interop
 	@for name in $(INTEROP); do \
 		case $$name in vllm) tests=tests/test_engine_vllm.py ;; *) tests=tests/interop ;; esac; \
-		echo "$$tests with $$name"; .venv-$$name/bin/python -m pytest $$tests || exit 1; \
+		echo "$$tests with $$name"; .venv-$$name/bin/python -m pytest -m 'not slow' $$tests || exit 1; \
 	done
 
 # torchvision and torchaudio from PyPI do not load beside a CPU torch, and no test needs them.

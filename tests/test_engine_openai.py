@@ -247,8 +247,8 @@ def test_tokens_are_counted_where_the_server_does_not(url: str) -> None:
     request = asked("counted", json.dumps({"id": "counted", "do": ["no_usage"]}))
     client = engine(url)
     (completion,) = client.generate([request])
-    whole = client.count_tokens(request.messages, completion.text)
-    assert completion.tokens == whole - client.count_tokens(request.messages) > 1
+    whole = client.chat.count_tokens(request.messages, completion.text)
+    assert completion.tokens == whole - client.chat.count_tokens(request.messages) > 1
 
 
 # --- many at once

@@ -24,7 +24,6 @@ from skillfactory.engines.chat_api import FINISHED, FailedTryError, Reply
 from skillfactory.engines.models import ChatTokenizer, locate
 from skillfactory.errors import EngineError
 from skillfactory.recipe import OpenAI, Recipe
-from skillfactory.records import Message
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -70,10 +69,6 @@ class OpenAIEngine:
                 f"`{options.base_url}` (engines.openai.base_url) is no address; give one like http://localhost:8000/v1."
             )
         return cls(options, options.model or locate(recipe), ChatTokenizer.load(recipe))
-
-    def count_tokens(self, messages: list[Message], completion: str = "") -> int:
-        """See TokenCounter."""
-        return self.chat.count_tokens(messages, completion)
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """See Engine. Closing it cancels what is in flight."""
