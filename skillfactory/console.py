@@ -80,7 +80,7 @@ def stage_table(title: str, facts: list[dict[str, Any]]) -> "Table":
 
 
 def _few(counts: dict[str, Any]) -> str:
-    plain = {k: v for k, v in counts.items() if isinstance(v, int | float | str)}
+    plain = {k: v for k, v in counts.items() if isinstance(v, int | float | str) and v}
     return ", ".join(
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in plain.items()
     )
