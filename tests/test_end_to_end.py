@@ -110,11 +110,11 @@ def check_contents(run: Path) -> None:
         return
     attempts = {a.id: a for a in loaded.rows("attempts", Attempt)}
     most = recipe.questions.sft * len(recipe.attempts.variants) * recipe.attempts.per_variant
-    assert most / 2 < len(attempts) < most, "drawn on demand"
+    assert 0 < len(attempts) <= most
     reflections = {r.id: r for r in loaded.rows("reflections", Reflection)}
     task = task_of(recipe.questions.task)
     traces = loaded.rows("traces", Trace)
-    assert 0 < len(traces) <= recipe.questions.sft * recipe.traces.per_question
+    assert 0 < len(traces) <= (recipe.traces.limit or recipe.questions.sft * recipe.traces.per_question)
     for trace in traces:
         assert task.grade(questions[trace.question_id], trace.completion).outcome == "correct"
         for step in trace.steps:
@@ -135,6 +135,7 @@ def finished(base_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_a_model_a_report_and_every_row(finished: Path) -> None:
     check_files(finished)
+    assert len(load_run(finished).rows("attempts", Attempt)) < 55 * 4 * 5, "drawn on demand"
     check_contents(finished)
     shown = json.loads(skillfactory("status", str(finished), "--json"))
     assert {stage["state"] for stage in shown["stages"]} == {"finished"}
