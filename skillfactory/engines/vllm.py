@@ -168,7 +168,7 @@ def _import() -> Any:
         raise EngineError(
             f"The vllm engine needs vLLM, which cannot be imported here ({_first_line(error)}): install it beside "
             "skillfactory in an environment of its own (`pip install vllm`, then `pip install --no-deps skillfactory`; "
-            "docs/howto.md), or serve the model with it and use `engine: openai`."
+            "docs/howto.md), or serve the model with it and set attempts.engine=openai."
         ) from error
     return vllm
 
