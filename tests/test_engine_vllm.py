@@ -169,7 +169,7 @@ def test_options_that_vllm_does_not_know_are_refused() -> None:
 
 def test_vllm_missing_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(EngineError, match=r"needs vLLM.+`pip install vllm`.+`engine: openai`"):
+    with pytest.raises(EngineError, match=r"needs vLLM.+`pip install vllm`.+attempts\.engine=openai"):
         engines.load(make_recipe(), engine="vllm")
 
 
