@@ -280,6 +280,8 @@ class Stage:
 
     def clear_rows(self) -> None:
         """Delete all rows of a stage that is not finished, to write them anew."""
+        if "shards" in self.manifest:  # of a stage that was finished before
+            self._write_manifest(shards=[])
         for path in self._shards():
             path.unlink()
         self._next = None

@@ -304,3 +304,17 @@ def test_interrupted_time_counts(tmp_path: Path) -> None:
         stage.finish()
     assert load_run(tmp_path / "run").manifest("attempts")["seconds"] >= 0.2
     assert store.load_run(tmp_path / "run").state("rl") == "missing"
+
+
+def test_a_stage_written_anew_misses_none_of_its_old_shards(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "a", recipe()) as run:
+        stage = run.begin("traces", {}, {})
+        for _ in range(3):
+            stage.append([attempt(1)])
+        stage.finish()
+        stage.reopen()
+        stage.clear_rows()
+        assert stage.table().num_rows == 0
+        stage.append([attempt(2)])
+        stage.finish()
+        assert stage.table().num_rows == stage.manifest["rows"] == 1

@@ -16,12 +16,12 @@ from skillfactory.curation import given
 from skillfactory.curation.drawing import Done, Known, draw, lacking, slots_of
 from skillfactory.curation.samples import CORRECT, WRONG, Chunk, QuestionSamples, chunks
 from skillfactory.curation.sampling import save, usable
-from skillfactory.curation.tally import BROKEN, Tally
+from skillfactory.curation.tally import Tally
 from skillfactory.curation.traces import Builder
 from skillfactory.engines.base import PROMPT_TOO_LONG
 from skillfactory.errors import EngineError, NothingLeftError
 from skillfactory.recipe import Recipe
-from skillfactory.records import Attempt, Question, Reflection
+from skillfactory.records import BROKEN, Attempt, Question, Reflection
 from skillfactory.rows import to_records
 from skillfactory.tasks.questions import sft_spec, task_of
 
@@ -201,7 +201,7 @@ def require_traces(
     if traces["traces"]:
         return
     if not attempts["usable_correct"]:
-        broken = {reason: attempts[reason] for reason in BROKEN if attempts[reason]}
+        broken = {reason: attempts[reason] for reason in sorted(BROKEN) if attempts[reason]}
         why = (
             f"none of {attempts['attempts']} attempts at {attempts['questions']} questions is correct and usable "
             f"({attempts['wrong']} wrong, {attempts['no_answer']} without an answer, "

@@ -9,11 +9,11 @@ import numpy as np
 
 from skillfactory.curation.samples import CORRECT, Chunk
 from skillfactory.curation.sampling import UNUSABLE
+from skillfactory.records import BROKEN
 
 if TYPE_CHECKING:
     import pyarrow
 
-BROKEN = ("check_failed", "check_timed_out", "engine_failed", "prompt_too_long")
 PERCENTILES = (5, 50, 90, 99, 100)
 _ATTEMPT = ("variant", "outcome", "reason", "finish_reason", "empty")
 _REFLECTION = ("variant", "right", "verdict", "agrees", "finish_reason", "first")
@@ -69,7 +69,7 @@ class Tally:
         variants = sorted({row["variant"] for row, _ in rows})
         return {
             **_attempt_counts(rows),
-            **{reason: sum(n for row, n in rows if row["reason"] == reason) for reason in BROKEN},
+            **{reason: sum(n for row, n in rows if row["reason"] == reason) for reason in sorted(BROKEN)},
             "empty": sum(n for row, n in rows if row["empty"] and row["finish_reason"] != "failed"),
             "usable_correct": sum(n for row, n in rows if _usable(row) and row["outcome"] == "correct"),
             "questions": self.questions,

@@ -41,7 +41,7 @@ class ChatTokenizer:
             tokenizer = AutoTokenizer.from_pretrained(name, **hub_options(recipe, model))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
-                f"Model `{name}`: no tokenizer could be loaded ({_first_line(error)}); name a Hugging Face folder with "
+                f"Model `{name}`: no tokenizer could be loaded ({first_line(error)}); name a Hugging Face folder with "
                 "tokenizer.json and config.json, or a hub id that this machine can reach."
             ) from error
         if not tokenizer.chat_template:
@@ -111,7 +111,7 @@ def load_model(recipe: Recipe, model: str | Path | None = None, *, training: boo
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(
-            f"Model `{name}` could not be loaded ({_first_line(error)}); name a Hugging Face folder of a causal "
+            f"Model `{name}` could not be loaded ({first_line(error)}); name a Hugging Face folder of a causal "
             "language model with safetensors, or a hub id that this machine can reach."
         ) from error
     small = count_parameters(loaded) < SMALL_MODEL
@@ -135,6 +135,7 @@ def _dtype(recipe: Recipe, device: str) -> Any:
     return "auto"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library says went wrong, in one line of at most 200 characters."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")

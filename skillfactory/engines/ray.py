@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from skillfactory import engines
 from skillfactory.engines.base import Engine
+from skillfactory.engines.models import first_line
 from skillfactory.errors import EngineError, SkillFactoryError
 from skillfactory.recipe import RayCluster, Recipe
 
@@ -158,7 +159,7 @@ def _cluster(ray: Any, section: RayCluster) -> Iterator[None]:
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, OSError, ValueError, RuntimeError) as error:
         place = f"at `{section.address}` (engines.ray.address)" if section.address else "on this machine"
-        said = f"No Ray cluster {place} could be reached or started ({_first_line(error)})"
+        said = f"No Ray cluster {place} could be reached or started ({first_line(error)})"
         if "AuthToken" in str(error.__cause__):
             said += "; it wants its token: set RAY_AUTH_MODE=token, and copy ~/.ray/auth_token from its head"
         raise EngineError(f"{said}.") from error
@@ -177,7 +178,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
         raise EngineError(
-            f"Nothing answers at `{address}` (engines.ray.address, {_first_line(error)}); start a cluster there with "
+            f"Nothing answers at `{address}` (engines.ray.address, {first_line(error)}); start a cluster there with "
             "`ray start --head`, or leave the address empty for a local one."
         ) from error
 
@@ -236,7 +237,7 @@ def _ray_errors(ray: Any) -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         raise EngineError(
-            f"Ray gave up ({_first_line(error)}). A worker that is killed again and again mostly "
+            f"Ray gave up ({first_line(error)}). A worker that is killed again and again mostly "
             "wants more memory: fewer workers, a smaller engines.ray.batch or machine.batch_size."
         ) from error
 
@@ -244,8 +245,3 @@ def _ray_errors(ray: Any) -> Iterator[None]:
 def _whole(model: str | Path) -> str:
     """A folder's whole path, since workers may start in another folder; a hub id, and `tiny`, as they are."""
     return str(Path(model).resolve()) if model != "tiny" and Path(model).is_dir() else str(model)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")

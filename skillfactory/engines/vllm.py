@@ -21,7 +21,7 @@ from skillfactory.engines.base import (
     SamplingParams,
     failed,
 )
-from skillfactory.engines.models import ChatTokenizer, hub_options, locate
+from skillfactory.engines.models import ChatTokenizer, first_line, hub_options, locate
 from skillfactory.engines.transformers import stop_ids
 from skillfactory.errors import EngineError, ModelError
 from skillfactory.recipe import Recipe
@@ -77,7 +77,7 @@ class VllmEngine:
             llm = vllm.LLM(name, **options)
         except (TypeError, ValueError, RuntimeError, OSError) as error:
             raise EngineError(
-                f"vLLM could not start with model `{name}` ({_first_line(error)}); what it wrote says more. Its "
+                f"vLLM could not start with model `{name}` ({first_line(error)}); what it wrote says more. Its "
                 "settings are `engines.vllm.options`, e.g. max_model_len, gpu_memory_utilization."
             ) from error
         return cls(llm, chat, section.in_flight)
@@ -145,7 +145,7 @@ class VllmEngine:
         try:
             self.llm.llm_engine.add_request(name, tokens_input(prompt), params)
         except ValueError as error:
-            raise EngineError(f"vLLM refused a request ({_first_line(error)}).") from error
+            raise EngineError(f"vLLM refused a request ({first_line(error)}).") from error
         return name
 
     def _completion(self, request: Request, done: Any) -> Completion:
@@ -166,7 +166,7 @@ def _import() -> Any:
         import vllm.platforms
     except ImportError as error:
         raise EngineError(
-            f"The vllm engine needs vLLM, which cannot be imported here ({_first_line(error)}): install it beside "
+            f"The vllm engine needs vLLM, which cannot be imported here ({first_line(error)}): install it beside "
             "skillfactory in an environment of its own (`pip install vllm`, then `pip install --no-deps skillfactory`; "
             "docs/howto.md), or serve the model with it and set attempts.engine=openai."
         ) from error
@@ -200,12 +200,7 @@ def _dtype(recipe: Recipe, name: str, hub: dict[str, Any]) -> str:
         config = AutoConfig.from_pretrained(name, **hub)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"Model `{name}` could not be loaded ({_first_line(error)}); name a Hugging Face folder of a causal "
+            f"Model `{name}` could not be loaded ({first_line(error)}); name a Hugging Face folder of a causal "
             "language model, or a hub id that this machine can reach."
         ) from error
     return str(config.dtype or "auto").removeprefix("torch.")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")

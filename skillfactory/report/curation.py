@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from skillfactory.records import BROKEN
 from skillfactory.report.tables import MISSING, Table, figure, percent
 
 _LOST = {
@@ -38,7 +39,7 @@ def _attempts(facts: dict[str, Any]) -> Table | None:
         [variant, _n(part["attempts"]), *(_share(part[key], part["attempts"]) for key in columns)]
         for variant, part in each.items()
     ]
-    broken = {key: counts[key] for key in ("check_failed", "check_timed_out", "engine_failed", "prompt_too_long")}
+    broken = {reason: counts[reason] for reason in sorted(BROKEN)}
     note = f"Used for traces: {_n(counts['usable'])}, of them correct {_n(counts['usable_correct'])}."
     if counts["empty"]:
         note += f" Empty: {_n(counts['empty'])}."
