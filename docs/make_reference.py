@@ -120,8 +120,13 @@ def _kind(field: FieldInfo) -> str:
         return ", ".join(_code(value) for value in get_args(field.annotation))
     if get_origin(field.annotation) is UnionType:
         return "text, or mapping to weights"
+    if get_origin(field.annotation) is list:
+        inner = get_args(field.annotation)[0]
+        if get_origin(inner) is Literal:
+            return f"list of {', '.join(_code(value) for value in get_args(inner))}"
+        return "list of whole numbers" if inner is int else "list of texts"
     names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
-    kind = names.get(field.annotation, "list of texts" if get_origin(field.annotation) is list else "mapping")  # type: ignore[arg-type]
+    kind = names.get(field.annotation, "mapping")  # type: ignore[arg-type]
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     limits = [f"{signs[key]} {value:g}" for each in field.metadata for key, value in _limits(each) if key in signs]
     return f"{kind} {', '.join(limits)}".strip()

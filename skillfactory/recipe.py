@@ -122,11 +122,13 @@ class Rl(Training):
     )
     epsilon: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
     beta: float = Field(0.0, ge=0, description="Weight of the KL term; the paper uses none.")
+    keep_every: int = speed(0, "Steps between models that are kept and evaluated, too; 0 keeps the last alone.", ge=0)
 
 
 class EvaluationSet(Section):
     task: TaskSpec = Field(description="Which questions.")
     n: int = Field(200, ge=1, description="How many.")
+    samples: int = Field(0, ge=0, description="Responses a question; 0 is `evaluation.samples`.")
     split: Literal["eval", "dev"] = Field(
         "eval", description="`dev` to choose settings on, without touching the evaluation questions."
     )
@@ -135,13 +137,28 @@ class EvaluationSet(Section):
     )
 
 
+class Forcing(Section):
+    """Budget forcing (paper §4): thinking that would end is made to go on, up to a larger budget."""
+
+    budgets: list[int] = Field(
+        [], description="Total budgets in tokens, rising, each beyond `evaluation.max_tokens`; none is no forcing."
+    )
+    trigger: str = Field("<sample>", min_length=1, description="What takes the place of the end of thinking.")
+    plain_trigger: str = Field("Wait,", min_length=1, description="The same for a response without `<think>`.")
+    answer_tokens: int = Field(64, ge=1, description="Room for an answer where a budget cuts a response off.")
+
+
 class Evaluation(Sampling):
     repetition_penalty: float = Field(1.0, ge=1, description="Divides the logit of tokens seen before; 1 is none.")
     max_tokens: int = Field(4096, ge=1, description="Longest response, in tokens.")
     samples: int = Field(4, ge=1, description="Responses a question.")
     greedy: bool = Field(False, description="Also one greedy response a question.")
     sets: dict[str, EvaluationSet] = Field(min_length=1, description="Named sets of questions.")
-    engine: Literal["transformers", "vllm", "ray"] = speed("transformers", "What generates text.")
+    models: dict[str, str] = Field(
+        {}, description="More models to evaluate: a name, and a folder, a hub id, or what a server calls it."
+    )
+    forcing: Forcing = Forcing()
+    engine: EngineName = speed("transformers", "What generates text; options are in `engines`.")
 
 
 class OpenAI(Section):
@@ -204,6 +221,9 @@ class Recipe(Section):
     method: str = Field("skillfactory", description="`skillfactory` or `rl_only`.")
     model: str = Field("tiny", description="`tiny` (embedded), a Hugging Face folder, or a hub id.")
     revision: str = Field("", description="Hub revision to pin.")
+    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = speed(
+        [], "Where SFT and RL also log while they run; the package must be installed."
+    )
     trust_remote_code: bool = Field(False, description="Run code that comes with the model. Off unless you say so.")
     machine: Machine = Machine()
     engines: Engines = Engines()

@@ -97,9 +97,11 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One graded sample of a model under evaluation. `mode` is "sampled" or "greedy".
+    """One graded sample of a model under evaluation.
 
-    `forced` counts budget-forcing turns.
+    `mode` is "sampled", "greedy", "forced-N" (budget forcing to N tokens in all) or "unforced-N" (as much room, but
+    left to itself). `forced` counts the times that the end of thinking was taken away. `cut`: where a budget cut the
+    text off and an answer was asked for, the number of characters before that; else 0.
     """
 
     question_id: str
@@ -114,3 +116,4 @@ class Response:
     finish_reason: FinishReason
     tokens: int
     forced: int = 0
+    cut: int = 0

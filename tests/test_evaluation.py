@@ -18,11 +18,12 @@ from skillfactory import engines, seeds
 from skillfactory.engines.base import Completion
 from skillfactory.errors import QuestionError, StoreError
 from skillfactory.evaluation import responses
-from skillfactory.evaluation.skill_use import SkillUse, aggregate, blocks, f1, read_skills, verdict_of
+from skillfactory.evaluation.skill_use import SkillUse, aggregate, f1, read_skills
 from skillfactory.evaluation.statistics import estimate, paired_difference, pass_at_k, question_means
 from skillfactory.recipe import Recipe
 from skillfactory.records import Question, Response
 from skillfactory.store import Run
+from skillfactory.tags import blocks, verdict_of
 from skillfactory.tasks import get, questions
 
 TASK = get("multiplication", digits=2)

@@ -68,7 +68,7 @@ def test_an_override_means_what_its_yaml_means(value: object) -> None:
         ("sft: 20", "stf: 20", ["line 5", "unknown key `questions.stf`", "did you mean `sft`"]),
         ("rl:\n", "temperature: 1\nrl:\n", ["line 11", "unknown key `temperature`", "there is `attempts.temperature`"]),
         ("rl:\n", "zzz: 1\nrl:\n", ["unknown key `zzz`", "allowed here: name, seed, method"]),
-        ("      n: 10", "      m: 10", ["unknown key `evaluation.sets.easy.m`", "allowed here: task, n, split, kind"]),
+        ("      n: 10", "      m: 10", ["unknown key `evaluation.sets.easy.m`", "allowed here: task, n, samples"]),
         ("sft: 20", "sft: many", ["line 5", "`questions.sft` is 'many'", "integer"]),
         ("sft: 20", "sft: -1", ["line 5", "`questions.sft` is -1", "greater than or equal to 0"]),
         ("sft: 20", "sft: 20\n  sft: 30", ["line 6", "`sft` is there twice"]),

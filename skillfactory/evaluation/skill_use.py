@@ -1,34 +1,17 @@
-"""Which skills a response shows: explicit answers, retries, reflections, and whether its verdicts are true (paper §6).
-
-Responses come from models, so tags may stand in any order. A block runs from its opening tag to the next closing tag of
-its kind, unless another block opens first: then it is broken, and nothing is read from it. One pass over the text.
-"""
+"""Which skills a response shows: answers, retries, reflections, and whether its verdicts are true (paper §6)."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 from skillfactory.records import Outcome, Question
+from skillfactory.tags import Block, blocks, verdict_of
 from skillfactory.tasks.base import Task
 from skillfactory.tasks.questions import grade as grade_of
 
-BlockKind = Literal["sample", "reflect", "broken"]
-
-_TAG = re.compile(r"<(/?)(sample|reflect)>")
-_VERDICT = re.compile(r"<verdict>\s*(correct|incorrect)\s*</verdict>", re.IGNORECASE)
 _ANSWER_TAG = re.compile(r"<(/?)answer>")
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One tagged stretch of a response: `response[start:end]` with its tags, `text` without."""
-
-    kind: BlockKind
-    start: int
-    end: int
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +33,6 @@ class SkillUse:
     flips_to_wrong: int = 0
     lost: bool = False
     malformed: bool = False
-
-
-def blocks(text: str) -> tuple[list[Block], int]:
-    """Samples and reflections in reading order, and how many tags fit nowhere. A block cut by the end is none."""
-    found: list[Block] = []
-    stray = 0
-    opened: re.Match[str] | None = None
-    for tag in _TAG.finditer(text):
-        if not tag[1]:
-            if opened:
-                stray += 1
-                found.append(Block("broken", opened.start(), tag.start(), text[opened.end() : tag.start()]))
-            opened = tag
-        elif opened and opened[2] == tag[2]:
-            kind: BlockKind = "sample" if tag[2] == "sample" else "reflect"
-            found.append(Block(kind, opened.start(), tag.end(), text[opened.end() : tag.start()]))
-            opened = None
-        else:
-            stray += 1
-    return found, stray
-
-
-def verdict_of(reflection: str) -> str:
-    """The last verdict in a reflection: "correct", "incorrect", or "" for none."""
-    verdict = ""
-    for match in _VERDICT.finditer(reflection):
-        verdict = match[1].lower()
-    return verdict
 
 
 def read_skills(task: Task, question: Question, text: str, outcome: Outcome) -> SkillUse:

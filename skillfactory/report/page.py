@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skillfactory import files, seeds
-from skillfactory.evaluation.skill_use import blocks
 from skillfactory.evaluation.summary import read_jsonl, responses_of
 from skillfactory.overview import some_traces
 from skillfactory.records import Question, Response
@@ -18,6 +17,7 @@ from skillfactory.report import figures, tables, verdict
 from skillfactory.report.comparison import Comparison, compare, difference_tables, metrics_of, settings_table
 from skillfactory.report.curation import curation_tables
 from skillfactory.report.tables import KIND_NAMES, MODEL_NAMES, Table, clean
+from skillfactory.tags import blocks
 
 if TYPE_CHECKING:
     from skillfactory.store import LoadedRun
