@@ -191,7 +191,7 @@ def show(
     traces: Annotated[int, typer.Option(help="How many traces to print.", min=0)] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """What curation gave, step by step, what it cost, and some traces: to look at before training on them."""
+    """What a run gave so far: curation step by step, some traces to look at before training on them, its evaluation."""
     from importlib import import_module
 
     from skillfactory import console
@@ -204,14 +204,18 @@ def show(
         _print_json(facts)
         return
     out = _console()
+    terminal = import_module("skillfactory.report.terminal")
     tables = import_module("skillfactory.report.curation").curation_tables(facts)
-    for table in tables:
-        import_module("skillfactory.report.terminal").print_table(table, out)
+    if evaluated := loaded.stage("evaluation").table(["model"]).num_rows > 0:
+        terminal.print_run(loaded, out)
+    else:
+        for table in tables:
+            terminal.print_table(table, out)
     for trace in some_traces(loaded, traces):
         out.rule(f"trace {trace.id}, {trace.pattern}, {trace.tokens:,} tokens", style="dim")
         out.print(console.trace_text(trace.prompt[-1]["content"]), style="dim", highlight=False)
         out.print(console.trace_text(trace.completion), highlight=False)
-    if not tables:
+    if not tables and not evaluated:
         print(f"{run_dir} has no rows yet.")
 
 
@@ -271,27 +275,40 @@ def export(
 @app.command()
 def compare(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("comparison.html"),
+    out: Annotated[Path, typer.Option(help="The page to write; its tables go beside it, as Markdown and CSV.")] = Path(
+        "comparison.html"
+    ),
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="The run to hold the others against: name or path.  [default: the only rl_only run, or the first]",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Set runs side by side: tables on the terminal, and a page."""
     from skillfactory.store import load_run
 
-    _compare([load_run(path) for path in run_dirs], out, as_json)
+    _compare([load_run(path) for path in run_dirs], out, reference or "", as_json)
 
 
-def _compare(runs: "list[LoadedRun]", out: Path, as_json: bool = False) -> None:
+def _compare(runs: "list[LoadedRun]", out: Path, reference: str = "", as_json: bool = False) -> None:
     from importlib import import_module
 
-    from skillfactory.files import told
-
+    report = import_module("skillfactory.report.report")
+    markdown, tables = report.beside(out)
+    comparison = import_module("skillfactory.report.comparison").compare(runs, reference)
     if as_json:
-        _print_json([{"run": str(run.path), "method": run.recipe.method, "metrics": run.metrics} for run in runs])
+        each = [
+            {"run": str(run.path), "method": run.recipe.method, "metrics": metrics}
+            for run, metrics in zip(runs, comparison.metrics, strict=True)
+        ]
+        _print_json({"runs": each, "comparison": comparison.facts()})
         return
-    import_module("skillfactory.report.terminal").print_comparison(runs, _console())
-    with told(str(out)):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        import_module("skillfactory.report.page").write_comparison(runs, out)
+    import_module("skillfactory.report.terminal").print_comparison(runs, _console(), comparison)
+    report.write_comparison(runs, comparison, out)
+    print(f"Tables: {markdown}, {tables}/")
     print(f"Comparison: {out}")
 
 

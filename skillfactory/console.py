@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skillfactory.plan import StagePlan
-from skillfactory.progress import describe, duration
+from skillfactory.progress import describe, duration, seconds_until_now
 from skillfactory.store import LoadedRun, State
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def stage_facts(run: LoadedRun, stages: tuple[str, ...]) -> list[dict[str, Any]]
     for name in stages:
         manifest, state = run.manifest(name), run.state(name)
         live = run.progress(name) if state == "running" else {}
-        seconds = live.get("stage_seconds", manifest.get("seconds"))
+        seconds = seconds_until_now(live) if live else manifest.get("seconds")
         counts = manifest.get("counts", {})
         found.append(
             {"stage": name, "state": state, "rows": _rows(run.path / name, manifest, state), "seconds": seconds}

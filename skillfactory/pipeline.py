@@ -18,9 +18,12 @@ from pydantic import BaseModel
 
 from skillfactory import files, methods
 from skillfactory.errors import ModelError, RecipeError
+from skillfactory.evaluation.responses import check as check_evaluation
 from skillfactory.formats.raw import raw_digest, split_revision
 from skillfactory.recipe import Recipe, Sampling, TaskSpec
+from skillfactory.report.report import remove as remove_report
 from skillfactory.store import Run, Stage
+from skillfactory.training.loggers import check as check_loggers
 
 _PACKAGE = Path(__file__).parent
 MODEL = ("model", "revision", "machine.dtype")
@@ -62,7 +65,8 @@ STAGES: dict[str, StageSpec] = {
     "sft": StageSpec("skillfactory.training.sft", ("seed", "model", "revision", "sft"), ("traces",)),
     "rl": StageSpec("skillfactory.training.rl", ("seed", *MODEL, "rl", "attempts.prompts"), ("questions", "sft")),
     "evaluation": StageSpec(
-        "skillfactory.evaluation.responses", ("seed", *MODEL, "evaluation", "attempts.prompts"),
+        "skillfactory.evaluation.responses",
+        ("seed", *MODEL, "evaluation", "rl.keep_every", "attempts.prompts", "traces.phrases"),
         ("questions", "sft", "rl"),
     ),
     "report": StageSpec(
@@ -100,9 +104,11 @@ def run(
     stages = stages_of(recipe, until)
     if fresh is not None:
         _known(fresh, recipe)
-    _check_model(recipe)
+    _check_models(recipe)
+    check_loggers(recipe)
     if "traces" in methods.get(recipe.method):
         _check_curation(recipe)
+    check_evaluation(recipe)
     wanted = identities(recipe)
     with Run.open(path, recipe) as opened:
         doomed = _doomed(recipe, opened, wanted, fresh)
@@ -113,8 +119,7 @@ def run(
             opened.drop(name)
             opened.log(name, "dropped", why=f"--fresh {fresh}")
         if "report" in doomed:
-            for file in ("metrics.json", "report.html"):
-                (path / file).unlink(missing_ok=True)
+            remove_report(path)
         opened.write_recipe(recipe)
         for name in stages:
             if not STAGES[name].filled_by:
@@ -186,7 +191,14 @@ def identities(recipe: Recipe) -> dict[str, Identity]:
             settings["attempts.given (content)"] = raw_digest(split_revision(recipe.attempts.given)[0])
         if name == "traces":
             settings |= {f"traces.pattern {file} (content)": content for file, content in pattern_files.items()}
-        if STAGES[name].filled_by and recipe.attempts.engine == "openai":
+        if name == "evaluation":
+            settings |= {
+                f"evaluation.models.{other} (content)": files.model_fingerprint(Path(model).expanduser())
+                for other, model in recipe.evaluation.models.items()
+                if Path(model).expanduser().is_dir()
+            }
+        engine = recipe.evaluation.engine if name == "evaluation" else recipe.attempts.engine
+        if (STAGES[name].filled_by or name == "evaluation") and engine == "openai":
             server = recipe.engines.openai
             changed = {"engines.openai.model": server.model, "engines.openai.plain": server.plain}
             settings |= {key: value for key, value in changed.items() if value}
@@ -306,12 +318,15 @@ def _model_identity(recipe: Recipe) -> str:
     return files.model_fingerprint(folder) if folder else ""
 
 
-def _check_model(recipe: Recipe) -> None:
+def _check_models(recipe: Recipe) -> None:
     """Raises ModelError for what looks like a path but is none; a hub id is left to the engine."""
-    named = recipe.model
-    looks_local = named.startswith((".", "/", "~")) or named.count("/") > 1
-    if named != "tiny" and model_folder(recipe) is None and looks_local:
-        raise ModelError(f"There is no model folder {named}; give a Hugging Face folder, a hub id, or `tiny`.")
+    served = recipe.evaluation.models if recipe.evaluation.engine != "openai" else {}
+    for key, named in {"model": recipe.model, **{f"evaluation.models.{k}": v for k, v in served.items()}}.items():
+        looks_local = named.startswith((".", "/", "~")) or named.count("/") > 1
+        if named != "tiny" and looks_local and not Path(named).expanduser().is_dir():
+            raise ModelError(
+                f"There is no model folder {named} ({key}); give a Hugging Face folder, a hub id, or `tiny`."
+            )
 
 
 def _check_curation(recipe: Recipe) -> None:

@@ -9,6 +9,7 @@ from skillfactory.pipeline import identities, model_folder
 from skillfactory.recipe import Recipe
 
 BYTES_PER_TOKEN = 2.0  # of generated text in compressed Parquet, about
+TRAINED = 7  # times the model on disk: itself, and two checkpoints of model and two fp32 AdamW moments
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ def plan(recipe: Recipe, path: Path) -> list[StagePlan]:
 
 def _figures(name: str, recipe: Recipe, model: int | None) -> tuple[dict[str, int], int, int | None]:
     """Counts, most tokens, most disk of one stage."""
-    q, a, r, e = recipe.questions, recipe.attempts, recipe.rl, recipe.evaluation
+    q, a, r = recipe.questions, recipe.attempts, recipe.rl
     attempts = q.sft * len(a.variants) * a.per_variant
-    trained = None if model is None else model * 7  # the model, and two checkpoints: model and two fp32 AdamW moments
+    trained = None if model is None else model * TRAINED
     match name:
         case "questions":
-            counts = {"sft": q.sft, "rl": q.rl, "dev": q.dev, "eval": sum(s.n for s in e.sets.values())}
+            counts = {"sft": q.sft, "rl": q.rl, "dev": q.dev, "eval": sum(s.n for s in recipe.evaluation.sets.values())}
             return counts, 0, 300 * sum(counts.values())
         case "attempts":
             counts = {
@@ -62,14 +63,33 @@ def _figures(name: str, recipe: Recipe, model: int | None) -> tuple[dict[str, in
         case "rl":
             rollouts = r.prompts_per_step * r.group_size
             counts = {"steps": r.steps, "rollouts a step": rollouts, "rollouts": r.steps * rollouts}
-            return counts, r.steps * rollouts * r.max_tokens, trained
+            kept = _kept_steps(recipe)
+            disk = None if model is None else model * (TRAINED + kept)
+            return counts | ({"models kept": kept} if kept else {}), r.steps * rollouts * r.max_tokens, disk
         case "evaluation":
-            models = 1 + ("sft" in methods.get(recipe.method)) + 1
-            responses = models * sum(s.n for s in e.sets.values()) * (e.samples + e.greedy)
-            counts = {"models": models, "sets": len(e.sets), "responses": responses}
-            return counts, responses * e.max_tokens, _text(responses * e.max_tokens)
+            return _evaluation(recipe)
         case _:
             return {}, 0, 5_000_000
+
+
+def _kept_steps(recipe: Recipe) -> int:
+    every, trains = recipe.rl.keep_every, "rl" in methods.get(recipe.method)
+    return (recipe.rl.steps - 1) // every if every and trains else 0
+
+
+def _evaluation(recipe: Recipe) -> tuple[dict[str, int], int, int | None]:
+    e, budgets = recipe.evaluation, recipe.evaluation.forcing.budgets
+    whole, kept = 1 + len({"sft", "rl"} & set(methods.get(recipe.method))) + len(e.models), _kept_steps(recipe)
+    samples = sum(each.n * (each.samples or e.samples) for each in e.sets.values())
+    questions = sum(each.n for each in e.sets.values())
+    lines = 1 + 2 * len(budgets) if budgets else 0  # of budget forcing, beside the sample itself
+    responses = whole * (samples * (1 + lines) + e.greedy * questions) + kept * questions
+    tokens = (whole * (samples + e.greedy * questions) + kept * questions) * e.max_tokens
+    if budgets:
+        tokens += whole * samples * (2 * (budgets[-1] - e.max_tokens) + lines * e.forcing.answer_tokens)
+    counts = {"models": whole + kept, "sets": len(e.sets), "responses": responses}
+    longest = budgets[-1] if budgets else e.max_tokens
+    return counts, tokens, _text(responses * longest)
 
 
 def _most_traces(recipe: Recipe, attempts: int) -> int:

@@ -60,6 +60,11 @@ def track(
         (folder / FILE).unlink(missing_ok=True)
 
 
+def seconds_until_now(state: dict[str, Any]) -> float:
+    """Time that a running stage has taken. Its file says so only up to its last step, which may be minutes ago."""
+    return float(state["stage_seconds"]) + max(0.0, time.time() - float(state["time"]))
+
+
 def describe(stage: str, state: dict[str, Any]) -> str:
     """One line: `attempts: 320 / 1,024 attempts, 41.3/s, 17 s left, correct 0.31`."""
     parts = [f"{stage}: {state['done']:,} / {state['total']:,} {state['what']}"]

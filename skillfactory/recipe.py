@@ -122,7 +122,9 @@ class Rl(Training):
     )
     epsilon: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
     beta: float = Field(0.0, ge=0, description="Weight of the KL term; the paper uses none.")
-    keep_every: int = speed(0, "Steps between models that are kept and evaluated, too; 0 keeps the last alone.", ge=0)
+    keep_every: int = speed(
+        0, "Steps between models that are kept, each of the model's size, and evaluated; 0 keeps the last alone.", ge=0
+    )
 
 
 class EvaluationSet(Section):
@@ -218,7 +220,7 @@ class Recipe(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
     )
     seed: int = Field(0, ge=0, description="The one seed that all randomness derives from.")
-    method: str = Field("skillfactory", description="`skillfactory` or `rl_only`.")
+    method: str = Field("skillfactory", description="`skillfactory`, `rl_only`, or `evaluate`: nothing is trained.")
     model: str = Field("tiny", description="`tiny` (embedded), a Hugging Face folder, or a hub id.")
     revision: str = Field("", description="Hub revision to pin.")
     report_to: list[Literal["tensorboard", "trackio", "wandb"]] = speed(

@@ -100,8 +100,8 @@ class Response:
     """One graded sample of a model under evaluation.
 
     `mode` is "sampled", "greedy", "forced-N" (budget forcing to N tokens in all) or "unforced-N" (as much room, but
-    left to itself). `forced` counts the times that the end of thinking was taken away. `cut`: where a budget cut the
-    text off and an answer was asked for, the number of characters before that; else 0.
+    left to itself). `forced` counts the times that the end of thinking was taken away. `cut`: where an answer was asked
+    for because there was none, the number of characters before that; else 0.
     """
 
     question_id: str

@@ -1,6 +1,6 @@
 """The run directory: atomic Parquet shards, manifests with digests, one writer at a time.
 
-    runs/NAME/recipe.yaml, log.jsonl, metrics.json, report.html
+    runs/NAME/recipe.yaml, log.jsonl, metrics.json, report.html, report.md, tables/
     runs/NAME/STAGE/manifest.json, part-00000.parquet, …
 
 A shard appears whole or not at all, and a stage is finished once its manifest says so. So after a kill at any moment

@@ -1,7 +1,9 @@
 """The tags of traces in a text: attempts, reflections and verdicts, whoever wrote them, in whatever order.
 
-A block runs from its opening tag to the next closing tag of its kind, unless another block opens first: then it is
-broken, and nothing is read from it. One pass over the text, in time proportional to its length.
+A block runs from its opening tag to the next closing tag of its kind. Where one of the two is missing, but what the
+block is for (an attempt's answer, a reflection's verdict) is complete, it is read all the same: RL, which pays for the
+final answer alone, often lets a tag go and keeps the skill. Else nothing is read. One pass over the text, in time
+proportional to its length.
 """
 
 import re
@@ -10,13 +12,15 @@ from typing import Literal
 
 BlockKind = Literal["sample", "reflect", "broken"]
 
+_THINK = "<think>"
 _TAG = re.compile(r"<(/?)(sample|reflect)>")
 _VERDICT = re.compile(r"<verdict>\s*(correct|incorrect)\s*</verdict>", re.IGNORECASE)
+_ANSWER_TAG = re.compile(r"<(/?)answer>")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One tagged stretch of a response: `response[start:end]` with its tags, `text` without."""
+    """One stretch of a response: `response[start:end]` with its tags, `text` without; "broken" for nothing to read."""
 
     kind: BlockKind
     start: int
@@ -25,23 +29,57 @@ class Block:
 
 
 def blocks(text: str) -> tuple[list[Block], int]:
-    """Samples and reflections in reading order, and how many tags fit nowhere. A block cut by the end is none."""
+    """Samples and reflections in reading order, and how many tags are missing or fit nowhere.
+
+    A block whose opening tag is missing begins where the one before it ended. One cut by the text's end is none.
+    """
     found: list[Block] = []
     stray = 0
     opened: re.Match[str] | None = None
+    free = 0  # where the text begins that belongs to no block yet
     for tag in _TAG.finditer(text):
+        kind: BlockKind = "sample" if tag[2] == "sample" else "reflect"
         if not tag[1]:
             if opened:
                 stray += 1
-                found.append(Block("broken", opened.start(), tag.start(), text[opened.end() : tag.start()]))
-            opened = tag
+                found.append(_unclosed(opened, text[opened.end() : tag.start()]))
+            opened, free = tag, tag.start()
         elif opened and opened[2] == tag[2]:
-            kind: BlockKind = "sample" if tag[2] == "sample" else "reflect"
             found.append(Block(kind, opened.start(), tag.end(), text[opened.end() : tag.start()]))
-            opened = None
+            opened, free = None, tag.end()
         else:
             stray += 1
+            if opened is None:
+                thought = text.rfind(_THINK, free, tag.start())
+                start = free if thought < 0 else thought + len(_THINK)
+                if _is_whole(kind, text[start : tag.start()]):
+                    found.append(Block(kind, start, tag.end(), text[start : tag.start()]))
+                free = tag.end()
     return found, stray
+
+
+def _unclosed(opened: re.Match[str], inner: str) -> Block:
+    """A block in which another one opens before it is closed."""
+    kind: BlockKind = "sample" if opened[2] == "sample" else "reflect"
+    return Block(kind if _is_whole(kind, inner) else "broken", opened.start(), opened.end() + len(inner), inner)
+
+
+def _is_whole(kind: BlockKind, text: str) -> bool:
+    """Whether a stretch of text holds what a block of this kind is for."""
+    return bool(verdict_of(text)) if kind == "reflect" else "<answer>" in text and "</answer>" in text
+
+
+def plain_answers(text: str) -> list[str]:
+    """Every complete `<answer>…</answer>` of a text, each on its own; an opening tag inside one starts it anew."""
+    found: list[str] = []
+    start: int | None = None
+    for tag in _ANSWER_TAG.finditer(text):
+        if not tag[1]:
+            start = tag.start()
+        elif start is not None:
+            found.append(text[start : tag.end()])
+            start = None
+    return found
 
 
 def verdict_of(reflection: str) -> str:
@@ -50,3 +88,14 @@ def verdict_of(reflection: str) -> str:
     for match in _VERDICT.finditer(reflection):
         verdict = match[1].lower()
     return verdict
+
+
+def unfinished(text: str) -> int:
+    """Where a block begins that is still open at the end of a text; the text's length where none is."""
+    opened: re.Match[str] | None = None
+    for tag in _TAG.finditer(text):
+        if not tag[1]:
+            opened = tag
+        elif opened and opened[2] == tag[2]:
+            opened = None
+    return opened.start() if opened else len(text)

@@ -1,7 +1,8 @@
 """A chat server that misbehaves as it is told, a process of its own: `python chat_server.py PORT [SECONDS]`.
 
-What it does is said by the last message: JSON `{"id": …, "do": [kinds]}`, one kind a try of that id, the last one for
-all that follow; any other text is answered at once. Each answer takes SECONDS. GET /stats tells what was asked.
+What it does is said by the last message of the user's: JSON `{"id": …, "do": [kinds]}`, one kind a try of that id, the
+last one for all that follow; any other text is answered at once. Each answer takes SECONDS. GET /stats tells what was
+asked.
 """
 
 import json
@@ -41,6 +42,10 @@ SGLANG = "The input (9001 tokens) is longer than the model's context length (819
 SGLANG_SUM = (
     "Requested token count exceeds the model's maximum context length of 8192 tokens. You requested a total of 9001 "
     "tokens: 901 tokens from the input messages and 8100 tokens for the completion."
+)
+NO_PLACE = (
+    "continue_final_message is set but the final message does not appear in the chat after applying the chat template! "
+    "This can happen if the chat template deletes portions of the final message."
 )
 ERRORS: dict[str, tuple[int, Any]] = {
     "500": (500, {"error": {"message": "engine dead"}}),
@@ -89,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if self.path != "/v1/chat/completions":
                 return self.say(404, {"detail": "Not Found"})
-            text = body["messages"][-1]["content"]
+            text = next(m["content"] for m in reversed(body["messages"]) if m["role"] == "user")
             if not text.startswith("{"):
                 time.sleep(self.seconds)
                 return self.chat(f"re: {text}")
@@ -152,6 +157,10 @@ class Handler(BaseHTTPRequestHandler):
                 return self.chat(None)
             case "length" | "content_filter" | "tool_calls" | "abort":
                 return self.chat(text, finish=kind)
+            case "counts":  # as many tokens in the prompt as its seed says
+                return self.chat(text, prompt=body["seed"])
+            case "no_place":
+                return self.say(400, {"error": {"message": NO_PLACE, "type": "BadRequestError", "code": 400}})
             case "reasoning" | "reasoning_content":
                 return self.chat(f"\n\n{text}", **{kind: "\nlet me see\n"})
             case "cut":
@@ -162,7 +171,8 @@ class Handler(BaseHTTPRequestHandler):
                     return self.say(400, {"object": "error", "message": message, "type": "BadRequest", "code": 400})
                 return self.chat(text, finish="length")
             case "strict":  # as `transformers serve`
-                if unexpected := {"top_k", "min_p", "repetition_penalty"} & set(body):
+                known = {"model", "messages", "temperature", "top_p", "max_tokens", "seed", "generation_config"}
+                if unexpected := set(body) - known:
                     return self.say(422, {"detail": f"Unexpected fields in the request: {unexpected}"})
                 return self.chat(text)
             case "stricter":  # as OpenAI
@@ -174,12 +184,14 @@ class Handler(BaseHTTPRequestHandler):
                 raise ValueError(kind)
         return None
 
-    def chat(self, text: str | None, finish: str = "stop", usage: Any = 7, more: Any = (), **fields: str) -> None:
+    def chat(
+        self, text: str | None, finish: str = "stop", usage: Any = 7, more: Any = (), prompt: int = 0, **fields: str
+    ) -> None:
         message = {"role": "assistant", "content": text} | fields
         choices = [{"index": 0, "message": message, "finish_reason": finish}]
         choices += [{"index": 1, "message": {"role": "assistant", "content": t}, "finish_reason": "stop"} for t in more]
         answer: dict[str, Any] = {"id": "x", "object": "chat.completion", "model": "m", "choices": choices}
-        self.say(200, answer | ({"usage": {"completion_tokens": usage}} if usage else {}))
+        self.say(200, answer | ({"usage": {"completion_tokens": usage, "prompt_tokens": prompt}} if usage else {}))
 
     def say(self, status: int, body: Any, headers: Any = (), kind: str = "application/json") -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()

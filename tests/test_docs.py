@@ -260,3 +260,12 @@ def test_demo_recipe_is_what_the_tutorial_says() -> None:
     for attempt, verdict in attempts:
         assert (task.grade(question, attempt).outcome == "correct") == (verdict == "Correct")
     assert "one_solution" in recipe.evaluation.sets
+
+
+def test_the_list_of_markers_is_the_one_in_use() -> None:
+    table = (ROOT / "docs" / "skills.md").read_text(encoding="utf-8").rpartition("|---|---|\n")[2]
+    told = {
+        kind.strip(): phrases.strip() for kind, phrases in (row.strip("|").split("|") for row in table.splitlines())
+    }
+    marked = yaml.safe_load((ROOT / "skillfactory" / "evaluation" / "markers.yaml").read_text(encoding="utf-8"))
+    assert told == {kind: ", ".join(phrases) for kind, phrases in marked.items()}

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,8 +225,78 @@ def test_a_wrong_path(url: str) -> None:
 def test_addresses_and_models_that_cannot_be(url: str) -> None:
     with pytest.raises(EngineError, match=r"`localhost:8000` \(engines.openai.base_url\) is no address"):
         engine("localhost:8000")
-    with pytest.raises(EngineError, match="cannot sample from the folder runs/x/rl/model"):
-        engines.load(make_recipe(), "runs/x/rl/model", "openai")
+    for folder in (Path("runs/x/rl/model"), TINY, str(TINY)):
+        with pytest.raises(EngineError, match=f"cannot sample from the folder {folder}; choose a local engine"):
+            engines.load(make_recipe(), folder, "openai")
+
+
+def test_a_model_by_the_name_that_the_server_has_for_it(url: str) -> None:
+    recipe = make_recipe(engines={"openai": {"base_url": url, "model": "m"}})
+    list(engines.load(recipe, "org/other-model", "openai").generate([scripted("other", "ok")]))
+    list(engines.load(recipe, None, "openai").generate([scripted("own", "ok")]))
+    assert [stats(url)["bodies"][name]["model"] for name in ("other", "own")] == ["org/other-model", "m"]
+
+
+# --- answers that have begun
+
+
+PREFIX = "<think>\nIt is 1"
+
+
+def begun(name: str, *kinds: str, prefix: str = PREFIX, seed: int = 5) -> Request:
+    return replace(scripted(name, *kinds), prefix=prefix, seed=seed)
+
+
+def test_a_prefix_is_sent_as_the_last_message(url: str) -> None:
+    requests = {name: begun(name, "ok") for name in ("begun", "begun-plain")}
+    for name, plain in (("begun", False), ("begun-plain", True)):
+        [done] = engine(url, plain=plain).generate([requests[name]])
+        assert done == Completion(name, f"re: {name}", 7, "stop")
+    bodies = stats(url)["bodies"]
+    for name, request in requests.items():
+        assert bodies[name]["messages"] == [*request.messages, {"role": "assistant", "content": PREFIX}]
+    assert bodies["begun"]["continue_final_message"] is True
+    assert bodies["begun"]["add_generation_prompt"] is False
+    assert set(bodies["begun-plain"]) == {"model", "messages", "temperature", "top_p", "max_tokens", "seed"}
+    list(engine(url).generate([begun("not-begun", "ok", prefix="")]))
+    assert not {"continue_final_message", "add_generation_prompt"} & set(stats(url)["bodies"]["not-begun"])
+
+
+@pytest.mark.parametrize(("kind", "said"), [("strict", "Unexpected fields in the request"), ("no_place", "chat temp")])
+def test_a_server_that_cannot_continue_is_one_sentence(url: str, kind: str, said: str) -> None:
+    client = engine(url)
+    found = list(client.generate([scripted(f"before-{kind}", "strict")]))  # it has served before, and is known
+    with pytest.raises(EngineError, match=rf"127\.0\.0\.1.* cannot continue an answer .*{said}.*vLLM") as raised:
+        found += client.generate(begun(f"{kind}-{i}", kind) for i in range(200))
+    assert len(found) == 1
+    assert "\n" not in str(raised.value)
+    with pytest.raises(EngineError, match="cannot continue an answer that has begun"):
+        list(engine(url).generate([begun(f"first-{kind}", kind)]))
+
+
+def test_a_server_that_begins_a_new_turn_is_found_out_by_its_count(url: str) -> None:
+    client = engine(url)
+    messages = scripted("counts", "counts").messages
+    continued = len(client.chat.encode(messages, PREFIX))
+    anew = len(client.chat.encode([*messages, {"role": "assistant", "content": PREFIX}]))
+    assert anew > continued
+    for count in (continued, anew + 1, 0):  # another tokenizer may count in its own way
+        [done] = client.generate([begun("counts", "counts", seed=count)])
+        assert done.text == "re: counts"
+    for plain in (False, True):
+        with pytest.raises(EngineError, match=r"cannot continue .*\(it has begun a new turn\)"):
+            list(engine(url, plain=plain).generate([begun("counts", "counts", seed=anew)]))
+    list(client.generate([begun("counts", "counts", prefix="", seed=anew)]))
+
+
+def test_reasoning_that_had_begun_is_not_opened_again(url: str) -> None:
+    for kind in ("reasoning", "reasoning_content"):
+        [done] = engine(url).generate([begun(kind, kind)])
+        assert done.text == f"\nlet me see\n</think>\nre: {kind}"
+    [done] = engine(url).generate([begun("cut", "cut")])
+    assert done.text == "\nlet me"
+    [done] = engine(url).generate([begun("reasoning", "reasoning", prefix="Well, ")])
+    assert done.text == "<think>\nlet me see\n</think>\nre: reasoning"
 
 
 # --- what an answer holds
@@ -398,35 +469,68 @@ def real_requests(count: int, max_tokens: int = 24) -> list[Request]:
     return [asked(f"q{i}", f"What is {i + 10} + {i}?", params, seed=i) for i in range(count)]
 
 
+def transformers_serve(port: int) -> Any:
+    code = (
+        "import torch, sys; torch.set_num_threads(1); from transformers.cli.transformers import main; "
+        "sys.argv[0] = 'transformers'; main()"
+    )
+    return process(
+        sys.executable, "-c", code, "serve", TINY, "--port", port, "--host", "127.0.0.1", "--device", "cpu",
+    )  # fmt: skip
+
+
 def test_transformers_serve_killed_in_the_middle(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-
-    def start(port: int) -> Any:
-        code = (
-            "import torch, sys; torch.set_num_threads(1); from transformers.cli.transformers import main; "
-            "sys.argv[0] = 'transformers'; main()"
-        )
-        return process(
-            sys.executable, "-c", code, "serve", TINY, "--port", port, "--host", "127.0.0.1", "--device", "cpu",
-        )  # fmt: skip
-
-    found = killed_and_restarted(start, real_requests(60), capfd, concurrency=8, model="", patience=120)
+    found = killed_and_restarted(transformers_serve, real_requests(60), capfd, concurrency=8, model="", patience=120)
     assert all(c.text for c in found)
     assert {c.finish_reason for c in found} <= {"stop", "length"}
     assert all(1 <= c.tokens <= 24 for c in found)
     assert len({c.text for c in found}) > 30  # sampled, not greedy
 
 
+def test_transformers_serve_cannot_continue_an_answer() -> None:
+    """It would begin a new turn: that it refuses the fields, or else what it counts, gives it away."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    port = free_port()
+    whole, begun = (replace(real_requests(1)[0], prefix=prefix) for prefix in ("", "It is "))
+    with transformers_serve(port):
+        for plain, said in ((False, "Unexpected fields"), (True, "it has begun a new turn")):
+            options: dict[str, Any] = {"model": "", "patience": 120, "plain": plain}
+            client = engine(f"http://127.0.0.1:{port}/v1", **options)
+            assert [done.finish_reason for done in client.generate([whole])] != ["failed"]
+            with pytest.raises(EngineError, match=f"cannot continue an answer that has begun.*{said}"):
+                list(client.generate([begun]))
+
+
+def vllm_serve(port: int, dtype: str = "auto") -> Any:
+    return process(
+        os.environ["SKILLFACTORY_VLLM"], "serve", TINY, "--served-model-name", "tiny", "--host", "127.0.0.1",
+        "--port", port, "--max-model-len", 512, "--enforce-eager", "--dtype", dtype,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.skipif("SKILLFACTORY_VLLM" not in os.environ, reason="SKILLFACTORY_VLLM names no `vllm` command")
 def test_vllm_serve_killed_in_the_middle(capfd: pytest.CaptureFixture[str]) -> None:
-    def start(port: int) -> Any:
-        return process(
-            os.environ["SKILLFACTORY_VLLM"], "serve", TINY, "--served-model-name", "tiny", "--host", "127.0.0.1",
-            "--port", port, "--max-model-len", 512, "--enforce-eager",
-        )  # fmt: skip
-
     requests = real_requests(60, 100)
-    found = killed_and_restarted(start, requests, capfd, concurrency=8, model="tiny", patience=280)
+    found = killed_and_restarted(vllm_serve, requests, capfd, concurrency=8, model="tiny", patience=280)
     assert all(c.text for c in found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("SKILLFACTORY_VLLM" not in os.environ, reason="SKILLFACTORY_VLLM names no `vllm` command")
+def test_vllm_serve_continues_an_answer() -> None:
+    """Greedy texts in two pieces are those in one, and those of the transformers engine for the same two pieces."""
+    port = free_port()
+    greedy = SamplingParams(temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0, max_tokens=40)
+    local = engines.load(make_recipe(model="tiny"))
+    firsts = [replace(r, params=replace(greedy, max_tokens=8)) for r in real_requests(20)]
+    prefixes = {done.id: done.text for done in local.generate(firsts) if done.finish_reason == "length"}
+    begun = [replace(r, params=greedy, prefix=prefixes[r.id]) for r in firsts if r.id in prefixes]
+    assert len(begun) > 10
+    with vllm_serve(port, "float32"):
+        client = engine(f"http://127.0.0.1:{port}/v1", model="tiny", patience=280)
+        found = {done.id: done for done in client.generate(begun)}
+    assert found == {done.id: done for done in local.generate(begun)}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from helpers import make_recipe
 
 from skillfactory import engines, seeds
 from skillfactory.engines.base import PROMPT_TOO_LONG, Completion, Engine, Request, SamplingParams
+from skillfactory.engines.talk import Talk, converse
 from skillfactory.errors import EngineError
 from skillfactory.recipe import Recipe
 from skillfactory.recipes import load_recipe
@@ -25,6 +27,7 @@ needs_vllm = pytest.mark.skipif(
 )
 RECIPES = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.1, max_tokens=60)
 PLAIN = SamplingParams(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, max_tokens=60)
+GREEDY = SamplingParams(temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0, max_tokens=60)
 OPTIONS = {"enforce_eager": True, "kv_cache_memory_bytes": 2**28}  # starts faster
 IN_FLIGHT = 40
 
@@ -143,10 +146,55 @@ def test_requests_that_follow_from_completions_are_taken_as_there_is_room(engine
 
 
 @needs_vllm
+def test_an_answer_that_has_begun_is_continued_as_by_transformers(engine: Any, other: Engine) -> None:
+    greedy = SamplingParams(0.0, 1.0, 0, 1.1, 60)
+    texts = questions(12)
+    firsts = by_id(
+        other.generate(
+            ask(f"{i}/{cut}", text, i, replace(greedy, max_tokens=cut))
+            for i, text in enumerate(texts)
+            for cut in (1, 9, 30)
+        )
+    )
+    begun = [
+        replace(ask(name, texts[int(name.split("/")[0])], 1, replace(greedy, max_tokens=5 + i)), prefix=first.text)
+        for i, (name, first) in enumerate(firsts.items())
+        if first.finish_reason == "length"
+    ]
+    assert len(begun) > 20
+    found = by_id(engine.generate(begun))
+    assert found == by_id(other.generate(begun))
+    assert all(found[r.id].tokens <= r.params.max_tokens for r in begun)
+    without = by_id(engine.generate(replace(r, prefix="") for r in begun))
+    assert sum(found[r.id].text != without[r.id].text for r in begun) > 10
+
+
+@needs_vllm
+def test_chains_of_requests_share_the_batch(engine: Any) -> None:
+    """Each talk lets its answer go on twice; prefix and prompt of one are not taken for another's."""
+    texts = questions(60)
+
+    def talk(i: int) -> Talk[tuple[int, str]]:
+        text = ""
+        for _ in range(3):
+            completion = yield replace(ask("", texts[i % 30], i % 30, replace(GREEDY, max_tokens=7)), prefix=text)
+            assert completion is not None
+            text += completion.text
+        yield i, text
+
+    rows = dict(converse(engine, (talk(i) for i in range(60))))
+    assert sorted(rows) == list(range(60))
+    assert all(rows[i] == rows[i + 30] for i in range(30))
+    assert len(set(rows.values())) > 20
+
+
+@needs_vllm
 def test_a_prompt_that_leaves_no_room_fails_alone(engine: Engine) -> None:
     requests = [ask("a", "hello", 1, PLAIN), ask("b", "7 " * 3000, 1, PLAIN), ask("c", "hello", 2, PLAIN)]
+    requests.append(replace(ask("d", "hello", 1, PLAIN), prefix="7 " * 3000))
     found = by_id(engine.generate(requests))
-    assert found["b"] == Completion("b", "", 0, "failed", PROMPT_TOO_LONG)
+    for name in ("b", "d"):
+        assert found[name] == Completion(name, "", 0, "failed", PROMPT_TOO_LONG)
     assert found["a"].finish_reason != "failed" != found["c"].finish_reason
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,17 @@ from transformers import (
 )
 
 from skillfactory import engines, seeds
+from skillfactory.engines import cache
 from skillfactory.engines.attention import grouped_attention
 from skillfactory.engines.base import Request, SamplingParams
+from skillfactory.engines.cache import CHUNK
 from skillfactory.engines.models import ChatTokenizer, load_model
-from skillfactory.engines.sampler import CHUNK, Sample, draw, sample, uniform
+from skillfactory.engines.sampler import Sample, draw, sample, uniform
 from skillfactory.engines.transformers import TransformersEngine, stop_ids
 from skillfactory.errors import ModelError
+from skillfactory.recipes import load_recipe
+from skillfactory.records import Message
+from skillfactory.tasks.questions import task_of
 
 PLAIN = SamplingParams(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, max_tokens=40)
 GREEDY = SamplingParams(temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0, max_tokens=40)
@@ -184,6 +190,108 @@ def test_lengths_and_ends(model: Any) -> None:
     everything = list(range(model.config.vocab_size))
     assert all(len(done.ids) == 1 and done.stopped for done in sample(model, prompts, [0, 1], PLAIN, everything, 64))
     assert list(sample(model, [], [], PLAIN, [1], 64)) == []
+
+
+def test_each_row_has_a_limit_of_its_own(model: Any) -> None:
+    prompts = prompts_of([5, 30, 12, 12, 7, 21, 3, 30], model.config.vocab_size)
+    streams = [seeds.derive(0, i) for i in range(len(prompts))]
+    params = SamplingParams(1.0, 0.95, 50, 1.1, CHUNK + 20)
+    limits = [CHUNK + 20, 1, 7, 8, 8, 40, CHUNK, CHUNK + 1]
+    for stops in ([], [1, *range(10, 40)]):
+        free = by_index(sample(model, prompts, streams, params, stops, 64), len(prompts))
+        wanted = [
+            Sample(i, done.ids[:limit], done.stopped and len(done.ids) <= limit)
+            for i, (done, limit) in enumerate(zip(free, limits, strict=True))
+        ]
+        for size in (1, 3, 64):
+            assert by_index(sample(model, prompts, streams, params, stops, size, limits), len(prompts)) == wanted
+    assert any(done.stopped for done in wanted)
+    assert [len(done.ids) for done in wanted] != limits
+    stop = free[2].ids[6]  # one that comes at the limit is the row's own end
+    [done] = sample(model, prompts[2:3], streams[2:3], params, [stop], 64, [7])
+    assert done == Sample(0, free[2].ids[:7], True)
+
+
+def test_rows_leave_as_they_reach_their_limits(model: Any) -> None:
+    width: list[int] = []
+    handle = model.register_forward_pre_hook(
+        lambda _, args, kwargs: width.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    try:
+        found = list(sample(model, prompts_of([6] * 8, 300), range(8), PLAIN, [], 64, [2, 2, 2, 2, 30, 30, 30, 40]))
+    finally:
+        handle.remove()
+    groups = (found[:4], found[4:7], found[7:])
+    assert [{done.index for done in group} for group in groups] == [{0, 1, 2, 3}, {4, 5, 6}, {7}]
+    assert width == [8] * 2 + [4] * 28 + [1] * 10
+
+
+def other_models() -> dict[str, Any]:
+    """Random models whose caches are not those of the rest: a window, learnt positions, a state beside the keys."""
+    from transformers import (
+        FalconH1Config,
+        FalconH1ForCausalLM,
+        GPT2Config,
+        GPT2LMHeadModel,
+        MistralConfig,
+        MistralForCausalLM,
+    )
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.3}  # fmt: skip
+    learnt = GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3)
+    hybrid = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 16}
+    return {
+        "window": MistralForCausalLM(MistralConfig(**sizes, sliding_window=16)).eval(),
+        "learnt positions": GPT2LMHeadModel(learnt).eval(),
+        "state": FalconH1ForCausalLM(FalconH1Config(**sizes, **hybrid)).eval(),
+    }
+
+
+@pytest.fixture(scope="module")
+def others() -> dict[str, Any]:
+    return other_models()
+
+
+@pytest.mark.parametrize("name", ["plain", "window", "learnt positions", "state"])
+def test_prompts_read_in_slices_give_the_same(
+    model: Any, others: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = model if name == "plain" else others[name]
+    prompts = prompts_of([40, 3, 17, 17, 1, 25, 9, 40, 38], 300)
+    prompts += prompts[:2]  # asked twice
+    streams = list(range(len(prompts)))
+    params = SamplingParams(1.0, 0.95, 50, 1.1, 20)
+    wanted = by_index(sample(tried, prompts, streams, params, [], 64), len(prompts))
+    assert by_index(sample(tried, prompts, streams, params, [], 1), len(prompts)) == wanted
+    read: list[int] = []
+    handle = tried.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        for most in (50, 90, 1):
+            read.clear()
+            monkeypatch.setattr(cache, "READ", most)
+            assert by_index(sample(tried, prompts, streams, params, [], 64), len(prompts)) == wanted
+            passes = len(read) - (params.max_tokens - 1)  # what is not a token for each row
+            if name == "state":
+                assert passes == 1  # it cannot be put together
+            else:
+                assert max(read[:passes]) <= max(most, 40)
+                assert passes > 2
+                assert sum(read[:passes]) < 9 * 40  # short ones are not padded to the longest
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("size", [1, 5, 64])
+def test_rows_go_up_to_the_end_of_the_context_each(others: dict[str, Any], size: int) -> None:
+    """With learnt positions one position too many is an error."""
+    tried, lengths = others["learnt positions"], [60, 5, 33, 63, 62, 61, 60, 12]
+    prompts = prompts_of(lengths, 300)
+    found = by_index(sample(tried, prompts, range(8), PLAIN, [], size, [64 - length for length in lengths]), 8)
+    assert [len(done.ids) for done in found] == [64 - length for length in lengths]
 
 
 def test_the_engine_answers_every_request_once(random_model: Path) -> None:
@@ -365,9 +473,9 @@ def test_the_batch_is_halved_when_memory_is_short(random_model: Path, monkeypatc
     sizes: list[int] = []
     real = sampler.sample
 
-    def short(model: Any, prompts: Any, streams: Any, params: Any, stops: Any, batch_size: int) -> Any:
+    def short(model: Any, prompts: Any, *rest: Any) -> Any:
         sizes.append(len(prompts))
-        for number, done in enumerate(real(model, prompts, streams, params, stops, batch_size)):
+        for number, done in enumerate(real(model, prompts, *rest)):
             if len(prompts) > 4 and number == 2:  # some rows had come before memory ran out
                 raise torch.OutOfMemoryError("out of memory")
             yield done
@@ -400,3 +508,87 @@ def test_prompts_over_the_context_fail_alone(random_model: Path, tmp_path: Path)
     for name in ("r0", "r1"):  # what is left of the context is the limit
         assert 0 < found[name].tokens < 40
         assert found[name].finish_reason in ("stop", "length")
+
+
+def test_requests_of_different_limits_share_a_batch(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from skillfactory.engines import sampler
+
+    sizes: list[int] = []
+    real = sampler.sample
+
+    def counted(model: Any, prompts: Any, *rest: Any) -> Any:
+        sizes.append(len(prompts))
+        return real(model, prompts, *rest)
+
+    monkeypatch.setattr(sampler, "sample", counted)
+    engine = engines.load(make_recipe(model=str(random_model)))
+    requests = [replace(request, params=replace(PLAIN, max_tokens=1 + i)) for i, request in enumerate(asks(30))]
+    together = {done.id: done for done in engine.generate(requests)}
+    assert sizes == [30]
+    assert together == {request.id: done for request in requests for done in engine.generate([request])}
+    for request in requests:
+        done = together[request.id]
+        assert done.tokens == request.params.max_tokens or (
+            done.finish_reason == "stop" and done.tokens < request.params.max_tokens
+        )
+
+
+# --- answers that have begun
+
+
+def test_a_prefix_is_tokenized_with_the_prompt(random_model: Path) -> None:
+    chat = ChatTokenizer.load(make_recipe(model=str(random_model)))
+    messages: list[Message] = [{"role": "user", "content": "What is 3 * 4 ?"}]
+    ids = chat.encode(messages, "<think>\nIt is 1")
+    assert chat.tokenizer.decode(ids).endswith("<|user|>What is 3 * 4 ?<|end|><|assistant|><think>\nIt is 1")
+    assert ids[: len(chat.encode(messages))] == chat.encode(messages)
+    assert chat.encode(messages, "") == chat.encode(messages)
+
+
+def test_a_completion_in_two_pieces_is_the_completion() -> None:
+    """Greedy, in float32, by the embedded model; where the text of the first piece has the tokens that it came from."""
+    engine: Any = engines.load(make_recipe(model="tiny"))
+    encode, stops = engine.chat.encode, stop_ids(engine.model, engine.chat.tokenizer)
+    questions = task_of(load_recipe("demo", []).questions.task).generate(12, 0, "dev")
+    messages: list[list[Message]] = [[{"role": "user", "content": question.text}] for question in questions]
+    params = replace(GREEDY, max_tokens=90)
+    wholes = by_index(sample(engine.model, list(map(encode, messages)), [0] * 12, params, stops, 64), 12)
+    firsts = [
+        Request(f"{i}/{cut}", messages[i], i, replace(GREEDY, max_tokens=cut))
+        for i in range(12)
+        for cut in range(1, 60)
+    ]
+    left: dict[str, tuple[str, Request]] = {}
+    for first in engine.generate(firsts):
+        i, cut = map(int, first.id.split("/"))
+        ids = wholes[i].ids
+        assert first.tokens == min(cut, len(ids))
+        assert first.finish_reason == ("stop" if wholes[i].stopped and cut >= len(ids) else "length")
+        if cut < len(ids) and encode(messages[i], first.text) == encode(messages[i]) + ids[:cut]:
+            params = replace(GREEDY, max_tokens=90 - cut)
+            left[first.id] = first.text, Request(first.id, messages[i], 99, params, first.text)
+    assert len(left) > 60
+    for second in engine.generate(request for _, request in left.values()):
+        i, cut = map(int, second.id.split("/"))
+        assert left[second.id][0] + second.text == engine.chat.decode(wholes[i].ids)
+        assert cut + second.tokens == len(wholes[i].ids)
+
+
+def test_a_prefix_over_the_context_fails_alone(random_model: Path) -> None:
+    engine: Any = engines.load(make_recipe(model=str(random_model)))
+    first, second = asks(2)
+    room = engine.context - len(engine.chat.encode(first.messages))
+    piece = len(engine.chat.encode(first.messages, "7 7")) - len(engine.chat.encode(first.messages, "7"))
+    long = "7" + " 7" * room
+    fits = "7" + " 7" * ((room - 3) // piece - 1)
+    found = {
+        done.id: done
+        for done in engine.generate([replace(first, id="long", prefix=long), second, replace(first, prefix=fits)])
+    }
+    assert (found["long"].finish_reason, found["long"].error) == ("failed", "prompt_too_long")
+    left = engine.context - len(engine.chat.encode(first.messages, fits))
+    assert 0 < left < 40
+    assert found["r0"].tokens <= left
+    assert (found["r0"].finish_reason == "length") == (found["r0"].tokens == left) or found["r0"].tokens < left
+    [alone] = engine.generate([second])
+    assert alone == found["r1"]

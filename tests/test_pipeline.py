@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import make_recipe
 
 from skillfactory import pipeline, plan
 from skillfactory.errors import ModelError, RecipeError, StoreError
@@ -198,3 +199,11 @@ def test_the_dry_run_counts_as_the_paper_does(ran: list[str], tmp_path: Path) ->
     pipeline.run(recipe(), tmp_path / "a", until="traces")
     after = {each.name: each.state for each in plan.plan(recipe(attempts={"top_k": 5}), tmp_path / "a")}
     assert (after["questions"], after["attempts"], after["sft"]) == ("finished", "other settings", "missing")
+
+
+def test_a_model_to_evaluate_that_is_not_there_is_said_before_anything_is_done(tmp_path: Path) -> None:
+    evaluation = {"sets": {"same": {"task": TASK}}, "models": {"x": "./gone/x"}}
+    recipe = make_recipe(method="evaluate", evaluation=evaluation)
+    with pytest.raises(ModelError, match=r"no model folder \./gone/x \(evaluation\.models\.x\)"):
+        pipeline.run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,234 +1,195 @@
-"""Metrics, terminal tables and pages of synthetic runs that the store itself has written."""
+"""Pages, tables and files of synthetic runs: they say what was measured, whatever is missing, and nothing runs."""
 
+import csv
 import json
 import re
-from collections.abc import Callable
-from html.parser import HTMLParser
-from io import StringIO
+from math import isfinite
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from rich.console import Console
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from reported import (
+    BUDGET,
+    EVIL,
+    Page,
+    always,
+    check_page,
+    make_report,
+    make_run,
+    plain,
+    printed,
+    recipe_of,
+    trace,
+)
 
-from skillfactory.errors import SkillFactoryError
 from skillfactory.evaluation.summary import last_figures, read_jsonl, summarize, to_plain
-from skillfactory.recipe import Recipe
-from skillfactory.records import Question, Response
-from skillfactory.report import page, report, tables, verdict
-from skillfactory.report.comparison import compare
+from skillfactory.records import Response
+from skillfactory.report import page, report, tables, tidy, verdict
+from skillfactory.report.comparison import metrics_of
+from skillfactory.report.sections import Material, headline, material, sections
 from skillfactory.report.tables import clean
-from skillfactory.report.terminal import print_comparison, print_run
+from skillfactory.report.terminal import print_run
 from skillfactory.store import LoadedRun, Run, load_run
-from skillfactory.tasks import questions
-
-Write = Callable[[str, Question, int], str]
-EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>\x1b[2J\x1b]0;owned\x07[bold]not markup[/bold]'
 
 
-def recipe_of(method: str = "skillfactory", seed: int = 0, n: int = 8, **changes: Any) -> Recipe:
-    one = {"name": "multiplication", "params": {"digits": 1, "digits_b": 2}}
-    two = {"name": "multiplication", "params": {"digits": 2}}
-    data = {
-        "name": f"test-{method}", "method": method, "seed": seed,
-        "questions": {"task": two, "sft": 2, "rl": 2, "dev": 2},
-        "evaluation": {
-            "samples": 2,
-            "sets": {
-                "odd|name": {"task": one, "n": n, "kind": "other"},
-                "2_digits": {"task": two, "n": n},
-                "3 $digits$": {"task": {"name": "multiplication", "params": {"digits": 3}}, "n": n, "kind": "harder"},
-            },
-        },
-    }  # fmt: skip
-    return Recipe.model_validate(data | changes)
+class Finished:
+    """A run with its report: metrics.json and report.html. No dataclass: hypothesis would write it all out."""
 
-
-def plain(answer: str) -> str:
-    return f"I think so. <answer>{answer}</answer>"
-
-
-def trace(answer: str) -> str:
-    return (
-        "<think>\n<sample>\n<answer>1</answer>\n</sample>\n<reflect>\nno\n<verdict>Incorrect</verdict>\n</reflect>\n"
-        f"<sample>\n<answer>{answer}</answer>\n</sample>\n<reflect>\nyes\n<verdict>Correct</verdict>\n</reflect>\n"
-        f"</think>\n\n<answer>{answer}</answer>"
-    )
-
-
-def typical(model: str, question: Question, sample: int) -> str:
-    """The base gets one question in eight right, SFT every other sample, RL all but those whose id ends on 0 to 3."""
-    right = {"base": question.id[-1] in "01", "sft": sample == 0, "rl": question.id[-1] not in "0123"}[model]
-    answer = question.answer if right else "7"
-    return plain(answer) if model == "base" else trace(answer)
-
-
-def make_run(path: Path, recipe: Recipe, write: Write | None = typical, reward: float = 0.5) -> LoadedRun:
-    """A run with questions, responses (none where `write` is None) and training metrics; no report yet."""
-    with Run.open(path, recipe) as run:
-        run.begin("questions", {}, {})
-        questions.run(recipe, run)
-        rows = {q.id: q for q in run.stage("questions").rows(Question)}
-        sets = run.stage("questions").read_json("sets.json")
-        stage = run.begin("evaluation", {}, {})
-        models = ["base", "sft", "rl"] if recipe.method == "skillfactory" else ["base", "rl"]
-        for name, section in recipe.evaluation.sets.items() if write else ():
-            task = questions.task_of(section.task)
-            for model in models:
-                found = []
-                for question in (rows[i] for i in sets[name]):
-                    for sample in range(recipe.evaluation.samples):
-                        text = write(model, question, sample)
-                        grade = task.grade(question, text)
-                        graded = (text, grade.answer, grade.outcome, grade.reason)
-                        found.append(Response(question.id, model, name, "sampled", sample, *graded, "stop", len(text)))
-                stage.append(found)
-        stage.finish(tokens=123)
-        for name in ("sft", "rl") if recipe.method == "skillfactory" else ("rl",):
-            folder = run.begin(name, {}, {}).path
-            figures = {"length": 50.0, "seconds": 2.0}
-            lines = [{"step": s, "reward": reward * s / 3, "loss": 1 / s, **figures} for s in (1, 2, 3)]
-            (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 4, "rew')
-            run.stage(name).finish()
-    return load_run(path)
-
-
-def make_report(loaded: LoadedRun) -> tuple[dict[str, Any], str]:
-    """Run the report stage; its metrics and its page."""
-    with Run.open(loaded.path, loaded.recipe) as run:
-        run.begin("report", {}, {})
-        report.run(loaded.recipe, run)
-    text = (loaded.path / "metrics.json").read_text()
-    metrics: dict[str, Any] = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in metrics.json"))
-    return metrics, (loaded.path / "report.html").read_text(encoding="utf-8")
-
-
-class Page(HTMLParser):
-    """What a browser would see: elements, ids, and where they point."""
-
-    VOID = ("meta", "link", "br", "img", "hr")
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> without start"
-        assert self.open.pop() == tag
-
-
-def check_page(text: str) -> Page:
-    """Well-formed, alone, script-free, small, with one h1 and unique ids."""
-    found = Page(text)
-    assert found.open == []
-    assert found.tags.count("h1") == 1
-    assert not {"script", "img", "link", "iframe", "object"} & set(found.tags)
-    ids = [value for name, value in found.attributes if name == "id"]
-    assert len(ids) == len(set(ids))
-    for name, value in found.attributes:
-        assert not name.startswith("on")
-        if name in ("src", "href", "xlink:href"):
-            assert value is not None
-            assert value.startswith("#")
-            assert value[1:] in ids
-    assert len(text) < 5_000_000
-    return found
-
-
-def printed(what: Callable[[Console], None], width: int = 200) -> str:
-    console = Console(file=StringIO(), width=width)
-    what(console)
-    assert isinstance(console.file, StringIO)
-    return console.file.getvalue()
+    def __init__(self, run: LoadedRun, metrics: dict[str, Any], page: str) -> None:
+        self.run, self.metrics, self.page = run, metrics, page
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedRun, dict[str, Any], str]:
-    """A typical run with its report: not to be changed."""
-    loaded = make_run(tmp_path_factory.mktemp("typical") / "run", recipe_of())
-    return loaded, *make_report(loaded)
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A typical run with budget forcing and kept RL steps, and its report: not to be changed."""
+    data = recipe_of().model_dump()
+    data["evaluation"]["forcing"]["budgets"] = [BUDGET]
+    loaded = make_run(tmp_path_factory.mktemp("typical") / "run", recipe_of(evaluation=data["evaluation"]), kept=(1, 2))
+    return Finished(loaded, *make_report(loaded))
 
 
-def test_metrics_of_a_typical_run(finished: tuple[LoadedRun, dict[str, Any], str]) -> None:
-    loaded, metrics, _ = finished
-    rows = [r for r in loaded.rows("evaluation", Response) if (r.model, r.set) == ("rl", "2_digits")]
-    cell = metrics["accuracy"]["rl"]["2_digits"]["sampled"]
-    assert cell["mean"] == pytest.approx(sum(r.outcome == "correct" for r in rows) / len(rows))
-    assert (cell["n_questions"], cell["samples"], cell["responses"]) == (8, 2, 16)
-    assert cell["mean_tokens"] == pytest.approx(sum(r.tokens for r in rows) / len(rows))
-    sft = metrics["accuracy"]["sft"]["2_digits"]["sampled"]
-    assert (sft["mean"], sft["se"]) == (0.5, 0.0)  # every question one of two: no spread between questions
-    assert sft["pass_at_k"] == {"1": 0.5, "2": 1.0}
-    skills = metrics["skill_use"]["sft"]["2_digits"]
-    assert (skills["answers"], skills["reflections"], skills["retries"]) == (2, 2, 1)
-    assert skills["verdicts"]["incorrect_called_correct"] == 8
-    assert metrics["skill_use"]["base"]["2_digits"]["reflections"] == 0
-    base = metrics["accuracy"]["base"]["2_digits"]["sampled"]["mean"]
-    assert metrics["differences"]["rl-base"]["2_digits"]["mean"] == pytest.approx(cell["mean"] - base)
-    assert metrics["differences_by_kind"]["rl-sft"]["in_domain"] == metrics["differences"]["rl-sft"]["2_digits"]
-    assert metrics["training"]["rl"]["last"]["reward"] == pytest.approx(0.5 * 2 / 3)
-    assert metrics["training"]["rl"]["seconds"] == 6
-    assert metrics["cost"]["evaluation"]["tokens"] == 123
-    assert metrics["curation"]["questions"]["eval"] == 24
-    assert metrics == load_run(loaded.path).metrics
+def tables_of(loaded: LoadedRun, metrics: dict[str, Any]) -> dict[str, tables.Table]:
+    return {table.title: table for section in sections(material([loaded], [metrics])) for table in section.tables}
 
 
-def test_page_of_a_typical_run(finished: tuple[LoadedRun, dict[str, Any], str]) -> None:
-    _, metrics, text = finished
-    check_page(text)
-    assert len(text) < 500_000
-    for heading in ("Accuracy", "Accuracy from easy to hard", "Reward in RL", "Use of skills", "Responses", "Recipe"):
-        assert f"<h2>{heading}</h2>" in text
-    assert "<summary>Versions</summary>" in text
+def rows_of(loaded: LoadedRun, name: str) -> list[dict[str, str]]:
+    with (loaded.path / "tables" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_page_of_a_typical_run(finished: Finished) -> None:
+    metrics, text = finished.metrics, finished.page
+    found = check_page(text)
+    order = ["Verdict", "Accuracy", "Budget forcing", "Skills", "Training", "Responses", "Cost and versions", "Recipe"]
+    assert [heading for heading in found.headings if heading in order] == order
+    for figure in (
+        "Change against the base model", "Accuracy from easy to hard", "Other tasks: change against the base",
+        "Length of responses", "Budget forcing: harder", "Explicit answers", "Skills in rollouts",
+        "Accuracy by RL step", "F1 of verdicts by RL step", "Reward in RL", "Entropy in RL", "Loss in SFT",
+    ):  # fmt: skip
+        assert figure in found.headings, figure
     assert verdict.of_run(metrics).split(":")[0] in text
     assert "prefers-color-scheme: dark" in text
-    assert re.search(r'<svg[^>]*role="img"[^>]*aria-label="Accuracy in per cent', text)
     assert "#010203" not in text
     assert "var(--series-3)" in text
-    assert '<span class="verdict-incorrect">&lt;verdict&gt;Incorrect&lt;/verdict&gt;</span>' in text
+    links = [value for name, value in found.attributes if name == "href"]
+    assert {"#verdict", "#accuracy", "#forcing", "#skills", "#training", "#viewer", "#cost", "#recipe"} <= set(links)
 
 
-def test_sets_stand_from_easy_to_other(finished: tuple[LoadedRun, dict[str, Any], str]) -> None:
-    loaded, metrics, _ = finished
-    assert tables.accuracy_table([metrics]).columns == ["model", "2_digits", "3 $digits$", "odd|name"]
-    markdown = (loaded.path / "accuracy.md").read_text()
-    assert "| model | 2_digits | 3 $digits$ | odd\\|name |" in markdown
+def test_every_table_is_the_same_on_the_page_in_markdown_and_on_the_terminal(finished: Finished) -> None:
+    loaded, metrics, text = finished.run, finished.metrics, finished.page
+    made = tables_of(loaded, metrics)
+    assert len(made) >= 15
+    on_page = check_page(text).tables
+    rendered = MarkdownIt("commonmark").enable("table").render((loaded.path / "report.md").read_text())
+    in_markdown = Page(rendered).tables
+    shown = printed(lambda console: print_run(loaded, console), width=300)
+    for table in made.values():
+        assert any(page_rows[1:] == table.rows for page_rows in on_page), table.title
+        flat = [[" ".join(cell.split()) for cell in row] for row in table.rows]
+        assert any(rows[1:] == flat for rows in in_markdown), table.title
+        assert table.title in shown or table.title == "Versions"
 
 
-def test_hostile_responses_are_shown_as_text(tmp_path: Path) -> None:
+def test_figures_of_the_papers_table(finished: Finished) -> None:
+    loaded, metrics = finished.run, finished.metrics
+    made = tables_of(loaded, metrics)
+    kinds = made["Accuracy by kind of question"]
+    assert kinds.columns == ["model", "in domain", "harder", "other task"]
+    assert [row[0] for row in kinds.rows] == ["base", "SFT", "RL"], "kept steps have a table of their own"
+    sft = metrics["accuracy_by_kind"]["sft"]["in_domain"]["sampled"]
+    assert kinds.rows[1][1] == f"50.0 [{100 * sft['low']:.1f}, {100 * sft['high']:.1f}]"
+    by_set = made["Accuracy by set"]
+    assert by_set.columns == ["model", "2_digits", "3 $digits$", "odd|name"], "from easy to other"
+    differences = made["Differences by set"]
+    assert [row[0] for row in differences.rows] == ["SFT − base", "RL − SFT", "RL − base"]
+    cell = metrics["differences"]["rl"]["base"]["2_digits"]
+    assert differences.rows[2][1].startswith(f"{100 * cell['mean']:+.1f}")
+    assert made["pass@k"].rows[3][:3] == ["SFT", "2", "100.0 ± 0.0"]
+    steps = made["Models by RL step"]
+    assert [row[:2] for row in steps.rows] == [["start", "0"], ["RL step 1", "1"], ["RL step 2", "2"], ["RL", "3"]]
+
+
+def test_forced_responses_stand_beside_the_others(finished: Finished) -> None:
+    loaded, metrics = finished.run, finished.metrics
+    forced = tables_of(loaded, metrics)["Standard, unforced and forced"]
+    assert len(forced.rows) == 3 * 3
+    row = next(row for row in forced.rows if row[:2] == ["RL", "2_digits"])
+    rl = metrics["accuracy"]["rl"]["2_digits"]
+    assert row[2] == f"{BUDGET:,}"
+    assert row[3] == row[4] == row[5], "the same texts"
+    assert row[6] == row[7] == "+0.0,\np = 1.000"
+    assert row[8] == f"{2 * rl['sampled']['mean_tokens']:,.0f}"
+
+
+def test_csv_has_the_figures_in_full(finished: Finished) -> None:
+    loaded, metrics = finished.run, finished.metrics
+    rows = {(r["model"], r["set"], r["mode"]): r for r in rows_of(loaded, "accuracy")}
+    assert list(rows["rl", "2_digits", "sampled"])[:7] == ["run", "method", "seed", "model", "set", "kind", "mode"]
+    for (model, name, mode), row in rows.items():
+        cell = metrics["accuracy"][model][name][mode]
+        assert (float(row["mean"]), float(row["tokens_50"])) == (cell["mean"], cell["tokens"]["50"])
+        assert row["kind"] == metrics["sets"][name]["kind"]
+    assert len(rows) == sum(len(modes) for sets in metrics["accuracy"].values() for modes in sets.values())
+    differences = {(r["model"], r["before"], r["set"]): float(r["mean"]) for r in rows_of(loaded, "differences")}
+    assert differences["rl", "base", "2_digits"] == metrics["differences"]["rl"]["base"]["2_digits"]["mean"]
+    verdicts = next(r for r in rows_of(loaded, "skill_use") if (r["model"], r["set"]) == ("sft", "2_digits"))
+    assert int(verdicts["verdicts_incorrect_called_correct"]) == 8
+    training = [r for r in rows_of(loaded, "training") if r["stage"] == "rl"]
+    assert [(r["step"], r["reward"]) for r in training][2] == ("3.0", "0.5")
+    forced = [r for r in rows_of(loaded, "forcing") if r["mode"] == "forced"]
+    assert {(r["budget"], r["minus_standard_mean"]) for r in forced} == {(str(BUDGET), "0.0")}
+    names = {"accuracy", "accuracy_by_kind", "by_answers", "cost", "curation", "differences", "differences_by_kind",
+             "forcing", "pass_at_k", "skill_use", "training"}  # fmt: skip
+    assert {path.stem for path in (loaded.path / "tables").iterdir()} == names
+
+
+@pytest.mark.parametrize("name", ["=1+2", "+1", "-1", "@SUM(A1)", "\tx", "  =1", '=cmd|"/c calc"!A1', "＝1"])
+def test_no_name_becomes_a_formula(name: str) -> None:
+    text = tidy.as_csv(["set", "mean"], [{"set": name, "mean": -0.5}])
+    (row,) = csv.DictReader(text.splitlines())
+    assert row["set"].startswith("'")
+    assert row["set"][1:] == clean(name)
+    assert row["mean"] == "-0.5", "numbers stay numbers"
+    assert list(csv.DictReader(tidy.as_csv(["set"], [{"set": "a-b, c"}]).splitlines())) == [{"set": "a-b, c"}]
+
+
+def test_points_say_their_values(finished: Finished) -> None:
+    metrics, text = finished.metrics, finished.page
+    hints = check_page(text).hints
+    cell = metrics["accuracy"]["rl"]["3 $digits$"]["sampled"]
+    low, high = 100 * cell["low"], 100 * cell["high"]
+    assert f"RL, 3 $digits$: {100 * cell['mean']:.1f} % [{low:.1f}, {high:.1f}]" in hints
+    assert "RL, step 2: 0.3333" in hints
+    assert any(re.match(r"SFT, 2_digits: median \d+ tokens", hint) for hint in hints)
+    alts = [value for name, value in check_page(text).attributes if name == "aria-label"]
+    assert any(alt and "RL: 0.167 at step 1, 0.5 at step 3" in alt for alt in alts)
+
+
+def test_hostile_text_and_names_stay_text_everywhere(tmp_path: Path) -> None:
+    link = "[x](javascript:alert(1)) | `code` <b>"
+    sets = {EVIL: {"task": {"name": "multiplication"}, "n": 2}, link: {"task": {"name": "multiplication"}, "n": 2}}
     write = lambda model, question, sample: f"{EVIL}<sample>{EVIL}</sample>{plain(EVIL)}"  # noqa: E731
-    loaded = make_run(tmp_path / "run", recipe_of(), write)
-    _, text = make_report(loaded)
-    check_page(text)
-    assert "<script" not in text
-    assert "&lt;script&gt;" in text
-    assert "\x1b" not in text
-
-
-def test_hostile_names_are_not_markup_on_the_terminal(tmp_path: Path) -> None:
-    sets = {EVIL: {"task": {"name": "multiplication"}, "n": 2}}
-    loaded = make_run(tmp_path / "run", recipe_of(evaluation={"samples": 1, "sets": sets}))
-    shown = printed(lambda console: print_run(loaded, console), width=400)
+    loaded = make_run(tmp_path / "run", recipe_of(evaluation={"samples": 1, "sets": sets}), write)
+    shown = printed(lambda console: print_run(loaded, console), width=900)
     assert "\x1b" not in shown
     assert "[bold]not markup[/bold]" in shown
     _, text = make_report(loaded)
     check_page(text)
     assert "\x1b" not in text
-    assert "<script" not in text
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+    raw = (loaded.path / "report.md").read_text()
+    assert "\x1b" not in raw
+    rendered = MarkdownIt("commonmark").enable("table").render(raw)
+    assert not re.search(r"<(script|img|a|b|code)\b", rendered)
+    assert "&lt;script&gt;" in rendered
+    assert "javascript:alert" in rendered, "as text"
+    assert b"\x1b" not in (loaded.path / "tables" / "accuracy.csv").read_bytes()
 
 
 def test_clean_keeps_lines_and_letters() -> None:
@@ -240,50 +201,74 @@ def test_empty_evaluation(tmp_path: Path) -> None:
     loaded = make_run(tmp_path / "run", recipe_of(), write=None)
     metrics, text = make_report(loaded)
     assert metrics["accuracy"] == {}
-    check_page(text)
-    assert "No responses yet." in text
+    assert "Responses" not in check_page(text).headings
+    assert "No model has been evaluated yet." in text
     assert "No model has been evaluated" in printed(lambda console: print_run(loaded, console))
+    assert rows_of(loaded, "accuracy") == []
 
 
 def test_run_that_has_only_begun(tmp_path: Path) -> None:
     with Run.open(tmp_path / "run", recipe_of()):
         pass
     loaded = load_run(tmp_path / "run")
-    assert summarize(loaded)["cost"] == {}
     page.write_run(loaded, tmp_path / "page.html")
-    check_page((tmp_path / "page.html").read_text())
+    assert check_page((tmp_path / "page.html").read_text()).headings == ["test-skillfactory", "Verdict", "Recipe"]
     assert "No model has been evaluated" in printed(lambda console: print_run(loaded, console))
 
 
 def test_one_question(tmp_path: Path) -> None:
     metrics, text = make_report(make_run(tmp_path / "run", recipe_of(n=1)))
-    cell = metrics["accuracy"]["rl"]["2_digits"]["sampled"]
-    assert (cell["n_questions"], cell["se"]) == (1, None)
-    assert metrics["differences"]["rl-base"]["2_digits"]["p"] == 1.0
+    assert metrics["accuracy"]["rl"]["2_digits"]["sampled"]["se"] is None
     check_page(text)
+    assert "Questions are few: 1 in domain, 1 harder, 1 other task." in text
 
 
 def test_all_wrong(tmp_path: Path) -> None:
     metrics, text = make_report(make_run(tmp_path / "run", recipe_of(), lambda *_: "no idea"))
-    cell = metrics["accuracy"]["rl"]["3 $digits$"]["sampled"]
-    assert (cell["mean"], cell["no_answer"]) == (0.0, 1.0)
-    assert metrics["skill_use"]["rl"]["2_digits"]["f1_correct"] is None
     assert "no clear difference on harder questions (+0.0 points, p = 1.000)" in verdict.of_run(metrics)
     check_page(text)
 
 
-def test_what_broke_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_run_whose_questions_are_gone(tmp_path: Path) -> None:
     loaded = make_run(tmp_path / "run", recipe_of())
+    for path in (loaded.path / "questions").iterdir():
+        path.unlink()
+    metrics, text = make_report(loaded)
+    assert metrics["accuracy"]["rl"]
+    assert metrics["skill_use"] == {}
+    assert "Accuracy by kind of question" in check_page(text).headings
+
+
+@pytest.mark.parametrize("old", ['{"run": {}, "accuracy": {}, "differences": {"rl-base": {}}}', "[1]", "{", None])
+def test_metrics_of_an_older_version_or_damaged_are_made_anew(tmp_path: Path, old: str | None) -> None:
+    loaded = make_run(tmp_path / "run", recipe_of(n=2), always(right=True))
+    with Run.open(loaded.path, loaded.recipe) as run:
+        run.begin("report", {}, {}).finish()
+    if old is not None:
+        (loaded.path / "metrics.json").write_text(old)
+    assert metrics_of(loaded)["accuracy_by_kind"]["rl"]["harder"]["sampled"]["mean"] == 1.0
+
+
+def test_a_report_leaves_nothing_behind_when_it_goes(finished: Finished, tmp_path: Path) -> None:
+    for name in ("metrics.json", "report.html", "report.md", "recipe.yaml"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "accuracy.csv").write_text("x")
+    report.remove(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+    report.remove(tmp_path)
+    before = finished.run.path
+    assert {"metrics.json", "report.html", "report.md", "tables"} <= {path.name for path in before.iterdir()}
+
+
+def test_what_broke_is_left_out_and_told(tmp_path: Path) -> None:
+    loaded = make_run(tmp_path / "run", recipe_of(n=2))
     stage = loaded.stage("evaluation")
-    failed = Response("ff", "rl", "2_digits", "sampled", 0, "", "", "no_answer", "engine_failed", "failed", 0)
-    before = summarize(loaded)["accuracy"]["rl"]["2_digits"]["sampled"]
     stage._write_manifest(finished=False)
-    stage.append([failed])
+    stage.append([Response("ff", "rl", "2_digits", "sampled", 0, "", "", "no_answer", "engine_failed", "failed", 0)])
     metrics = summarize(load_run(loaded.path))
-    after = metrics["accuracy"]["rl"]["2_digits"]["sampled"]
-    assert (after["mean"], after["n_questions"]) == (before["mean"], before["n_questions"])
-    assert (after["not_scored"], after["reasons"]) == (1, {"engine_failed": 1})
-    assert "Left out: 1 responses" in tables.accuracy_table([metrics]).note
+    assert "Left out: 1 responses" in tables_of(loaded, metrics)["Accuracy by set"].note
+    assert "1 responses could not be made or checked and are left out." in verdict.uncertain([metrics])
 
 
 def test_figures_that_are_missing_or_not_finite(tmp_path: Path) -> None:
@@ -296,55 +281,123 @@ def test_figures_that_are_missing_or_not_finite(tmp_path: Path) -> None:
     assert to_plain({"a": float("nan"), "b": (1, float("inf")), 3: "x"}) == {"a": None, "b": [1, None], "3": "x"}
 
 
-def test_comparison(tmp_path: Path) -> None:
-    ours = make_run(tmp_path / "ours", recipe_of(), lambda m, q, s: trace(q.answer) if m == "rl" else plain("7"))
-    plain_rl = make_run(tmp_path / "rl_only", recipe_of("rl_only"), lambda m, q, s: plain(q.answer if s else "7"))
-    found = compare([ours, plain_rl])
-    assert found.reference == "test-rl_only"
-    difference = found.differences["rl"]["test-skillfactory"]["2_digits"]
-    assert (difference["mean"], difference["n_questions"]) == (0.5, 8)
-    assert "sft" not in found.differences  # rl_only has none
-    assert ["method", "skillfactory", "rl_only"] in found.settings
-    shown = printed(lambda console: print_comparison([ours, plain_rl], console))
-    assert "RL model: difference to test-rl_only" in shown
-    assert "+50.0" in shown
-    page.write_comparison([ours, plain_rl], tmp_path / "comparison.html")
-    text = (tmp_path / "comparison.html").read_text()
+def damaged(data: Any, random: Random, often: float) -> Any:
+    """The same with some of its parts gone, unknown, or of another type."""
+    if random.random() < often:
+        return random.choice([None, None, {}, "x", True])
+    if isinstance(data, dict):
+        return {key: damaged(value, random, often) for key, value in data.items() if random.random() > often}
+    return data
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.sampled_from([0.002, 0.02, 0.2]))
+def test_whatever_is_unknown_leaves_a_report(finished: Finished, seed: int, often: float) -> None:
+    loaded, metrics = finished.run, finished.metrics
+    hurt = damaged(metrics, Random(seed), often)
+    hurt = hurt if isinstance(hurt, dict) else {}
+    given_ = material([loaded], [hurt])
+    headline(given_)
+    for section in sections(given_):
+        for table in section.tables:
+            assert all(len(row) == len(table.columns) for row in table.rows)
+            assert not re.search(r"\b(nan|None|inf)\b", " ".join(cell for row in table.rows for cell in row))
+            tables.markdown(table)
+    assert verdict.of_run(hurt)
+    verdict.uncertain([hurt])
+    for rows in tidy.tables([hurt], given_.rl, given_.sft).values():
+        tidy.as_csv([], list(rows))
+
+
+def test_a_damaged_report_is_a_page(finished: Finished, tmp_path: Path) -> None:
+    loaded, metrics = finished.run, finished.metrics
+    text = json.dumps(metrics)
+    hurt = json.loads(re.sub(r"(?<=: )-?\d+\.\d+", "null", text))
+    rows = [[{"step": 1.0}], []]
+    lost = Material([loaded], [hurt], rows[:1], rows[1:])
+    page.write(tmp_path / "page.html", lost)
+    page.write_markdown(tmp_path / "page.md", lost)
+    tidy.write(tmp_path / "tables", [hurt], rows[:1], rows[1:])
+    check_page((tmp_path / "page.html").read_text())
+
+
+differences = st.fixed_dictionaries(
+    {
+        "mean": st.floats(-1, 1),
+        "p": st.floats(0, 1),
+        "p_adjusted": st.none() | st.floats(0, 1),
+        "low": st.none(),
+        "high": st.none(),
+    }
+)
+
+
+@given(differences)
+def test_the_verdict_is_clear_where_the_corrected_p_is(cell: dict[str, float]) -> None:
+    metrics = {"sets": {"s": {"kind": "harder"}}, "differences_by_kind": {"rl": {"base": {"harder": cell}}}}
+    said = verdict.of_run(metrics)
+    p = cell["p"] if cell["p_adjusted"] is None else cell["p_adjusted"]
+    if p >= 0.05:
+        assert "no clear difference on harder questions" in said
+    else:
+        assert ("better on" if cell["mean"] > 0 else "worse on") in said
+    assert "−0.0 " not in said
+
+
+def test_a_model_alone_has_no_difference() -> None:
+    cell = {"mean": 0.25, "low": 0.2, "high": 0.3}
+    metrics = {
+        "sets": {"s": {"kind": "harder"}}, "accuracy": {"base": {"s": {"sampled": cell}}},
+        "accuracy_by_kind": {"base": {"harder": {"sampled": cell}}}, "differences_by_kind": {},
+    }  # fmt: skip
+    assert verdict.of_run(metrics) == (
+        "Of the base model alone, which nothing is held against: right on 25.0 % [20.0, 30.0] of harder questions."
+    )
+
+
+def test_many_models_sets_and_steps_make_a_page_of_bounded_size(finished: Finished, tmp_path: Path) -> None:
+    loaded, metrics = finished.run, finished.metrics
+    names = {f"set {i}": name for i in range(30) for name in [list(metrics["sets"])[i % 3]]}
+
+    def often(sets: dict[str, Any]) -> dict[str, Any]:
+        return {new: sets[old] for new, old in names.items()}
+
+    models = [*metrics["accuracy"], *(f"other model {i}" for i in range(15))]
+    many = metrics | {"sets": often(metrics["sets"])}
+    for key in ("accuracy", "skill_use", "forcing"):
+        many[key] = {m: often(metrics[key].get(m) or metrics[key]["rl"]) for m in models}
+    rl = [
+        {"step": float(step), **dict.fromkeys(("reward", "length", "entropy", "answers"), step / 7)}
+        for step in range(5000)
+    ]
+    page.write(tmp_path / "page.html", Material([loaded], [many], [rl], [rl]))
+    text = (tmp_path / "page.html").read_text()
     check_page(text)
-    assert "better on in-domain questions (+50.0 points, p = .008)" in text
+    assert len(text) > 1_000_000
+    assert "The first 12 of 18; the tables have all." in text
 
 
-def test_runs_of_other_seeds_or_questions_are_refused(tmp_path: Path) -> None:
-    ours = make_run(tmp_path / "a", recipe_of(n=3))
-    other_seed = make_run(tmp_path / "b", recipe_of(seed=1, n=3))
-    with pytest.raises(SkillFactoryError, match=r"seeds differ \(0 and 1\)"):
-        compare([ours, other_seed])
-    fewer = make_run(tmp_path / "c", recipe_of(n=2))
-    with pytest.raises(SkillFactoryError, match=r"questions of set `\S.*` differ \(\d shared, 3 and 2 in all\)"):
-        compare([ours, fewer])
-    one_set = {"samples": 1, "sets": {"2_digits": {"task": {"name": "multiplication"}, "n": 3}}}
-    less = make_run(tmp_path / "d", recipe_of(evaluation=one_set))
-    with pytest.raises(SkillFactoryError, match="only one of them has the set `3"):
-        compare([ours, less])
-    empty = make_run(tmp_path / "e", recipe_of(n=3), write=None)
-    with pytest.raises(SkillFactoryError, match="e has no responses to compare"):
-        compare([ours, empty])
-    with pytest.raises(SkillFactoryError, match="at least two"):
-        compare([ours])
+def test_the_viewer_takes_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "so it goes on. " * 500
+    loaded = make_run(tmp_path / "run", recipe_of(n=20), lambda m, q, s: f"{m} {q.id} {s}: {long}{plain(q.answer)}")
+    sizes = []
+    for largest in (page.LARGEST, 1_000_000):
+        monkeypatch.setattr(page, "LARGEST", largest)
+        page.write_run(loaded, tmp_path / "page.html")
+        check_page((tmp_path / "page.html").read_text())
+        sizes.append((tmp_path / "page.html").stat().st_size)
+    assert sizes[1] < 1_100_000 < sizes[0] < page.VIEWER + 1_000_000
 
 
-def test_same_run_twice_differs_by_nothing(tmp_path: Path) -> None:
-    loaded = make_run(tmp_path / "run", recipe_of(n=3))
-    found = compare([loaded, loaded])
-    assert [each["run"]["label"] for each in found.metrics] == ["test-skillfactory #1", "test-skillfactory #2"]
-    assert all(cell["mean"] == 0 for cell in found.differences["rl"]["test-skillfactory #2"].values())
-    assert found.settings == []
+def test_numbers_are_read_with_care() -> None:
+    data = {"a": {"b": 1.5, "c": None, "d": "x", "e": float("nan")}}
+    assert [tables.number(data, "a", key) for key in "bcdez"] == [1.5, None, None, None, None]
+    assert isfinite(tables.number(data, "a", "b") or 0)
+    assert tables.items(data, "a", "b") == []
+    assert tables.kept_step("rl@50") == 50
+    assert [tables.kept_step(name) for name in ("rl", "rl@", "rl@x", "base@5")] == [None] * 4
 
 
-def test_pieces_hold_the_whole_response() -> None:
-    text = "a<sample>b</reflect>c</sample><reflect><verdict>Correct</verdict></reflect><answer>1</answer><sample>cut"
-    pieces = page.pieces_of(text)
-    assert "".join(piece.text for piece in pieces) == text
-    assert [piece.kind for piece in pieces] == [
-        "plain", "sample", "reflect", "verdict-correct", "reflect", "answer", "plain",
-    ]  # fmt: skip
+def test_traces_are_shown_in_pieces() -> None:
+    pieces = page.pieces_of(trace("12"))
+    assert "".join(piece.text for piece in pieces) == trace("12")

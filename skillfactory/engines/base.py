@@ -8,7 +8,7 @@ from skillfactory.recipe import Sampling
 from skillfactory.records import FinishReason, Message
 
 # Codes of `Completion.error`; they become the `reason` of an attempt.
-PROMPT_TOO_LONG = "prompt_too_long"  # the prompt leaves no room in the model's context
+PROMPT_TOO_LONG = "prompt_too_long"  # the prompt, with its prefix, leaves no room in the model's context
 ENGINE_FAILED = "engine_failed"  # tried again and given up; the log says why
 
 
@@ -34,17 +34,21 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One completion wanted. Its text depends on the messages, the sampling settings and its own seed alone."""
+    """One completion wanted. Its text depends on what it is to follow, the sampling settings and its own seed alone.
+
+    `prefix` is text that the assistant's turn already holds; the completion is what comes after it.
+    """
 
     id: str
     messages: list[Message]
     seed: int
     params: SamplingParams
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One completion. `tokens` counts generated tokens, the end-of-turn token included.
+    """One completion, without the request's prefix. `tokens` counts generated tokens, the end-of-turn token included.
 
     `error` is "" or, where `finish_reason` is "failed", one of the codes above.
     """

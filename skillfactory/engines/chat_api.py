@@ -30,6 +30,7 @@ _TOO_LONG = re.compile(
     r"|exceed_context_size|max_model_len|context window|prompt is too long",
     re.IGNORECASE,
 )
+_CONTINUE = re.compile(r"continue_final_message|add_generation_prompt")
 _EXTRAS = re.compile(r"top_k|min_p|repetition_penalty|repeat_penalty|repeat_last_n|generation_config")
 
 
@@ -45,6 +46,7 @@ class _Choice(BaseModel):
 
 
 class _Usage(BaseModel):
+    prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
@@ -55,11 +57,12 @@ class _Body(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: its first choice. `tokens` is 0 where the server does not count them."""
+    """An answer: its first choice. Tokens, of the answer and of its prompt, are 0 where the server counts none."""
 
     text: str
     finish: str
     tokens: int
+    prompt_tokens: int
 
 
 class FailedTryError(Exception):
@@ -81,11 +84,15 @@ class FailedTryError(Exception):
 
 
 def wanted(request: Request, model: str, *, plain: bool, config: bool, limited: bool) -> dict[str, Any]:
-    """Arguments of `chat.completions.create`. `config`: for `transformers serve`. `limited`: send max_tokens."""
-    params = request.params
+    """Arguments of `chat.completions.create`. `config`: for `transformers serve`. `limited`: send max_tokens.
+
+    A prefix is sent as a last message of the assistant's, which vLLM and SGLang continue when told to, and llama.cpp by
+    itself. Other servers take it for a finished turn and begin a new one, mostly without a word.
+    """
+    params, prefix = request.params, request.prefix
     arguments: dict[str, Any] = {
         "model": model,
-        "messages": request.messages,
+        "messages": [*request.messages, {"role": "assistant", "content": prefix}] if prefix else request.messages,
         "temperature": params.temperature,
         "top_p": params.top_p,
         "seed": request.seed % SEEDS,
@@ -94,6 +101,8 @@ def wanted(request: Request, model: str, *, plain: bool, config: bool, limited: 
         arguments["max_tokens"] = params.max_tokens
     if not plain:
         arguments["extra_body"] = {"generation_config": _config(params)} if config else _extras(params)
+        if prefix:
+            arguments["extra_body"] |= {"continue_final_message": True, "add_generation_prompt": False}
     return arguments
 
 
@@ -118,8 +127,8 @@ def _config(params: SamplingParams) -> str:
     return json.dumps(config)
 
 
-def read(content: bytes, headers: Mapping[str, str], options: OpenAI) -> Reply:
-    """The answer in a response of status 200. Raises FailedTryError, or EngineError for a web page."""
+def read(content: bytes, headers: Mapping[str, str], options: OpenAI, prefix: str = "") -> Reply:
+    """The answer, to follow `prefix`, in a response of status 200. Raises FailedTryError, or EngineError for a page."""
     if _is_page(content, headers):
         raise _page(options)
     try:
@@ -130,17 +139,20 @@ def read(content: bytes, headers: Mapping[str, str], options: OpenAI) -> Reply:
     if choice.finish_reason not in FINISHED and choice.finish_reason not in REFUSALS:
         # "abort", "error": a server that is being stopped
         raise FailedTryError("passing", f"its answer finished with `{choice.finish_reason}`")
-    tokens = body.usage.completion_tokens if body.usage else None
-    return Reply(_text(choice), str(choice.finish_reason), tokens or 0)
+    usage, text = body.usage or _Usage(), _text(choice, begun="<think>" in prefix)
+    return Reply(text, str(choice.finish_reason), usage.completion_tokens or 0, usage.prompt_tokens or 0)
 
 
-def _text(choice: _Choice) -> str:
-    """The text with the reasoning that the server took out of it; reasoning that was cut short is left open."""
+def _text(choice: _Choice, begun: bool) -> str:
+    """The text with the reasoning that the server took out of it; reasoning that was cut short is left open.
+
+    Where the reasoning was `begun` before, its opening stands there already.
+    """
     content = choice.message.content or ""
     reasoning = choice.message.reasoning or choice.message.reasoning_content
     if not reasoning:
         return content
-    opened = "<think>\n" + reasoning.strip("\n")
+    opened = reasoning.rstrip("\n") if begun else "<think>\n" + reasoning.strip("\n")
     if not content and choice.finish_reason == "length":
         return opened
     return opened + "\n</think>\n" + content.lstrip("\n")
@@ -171,6 +183,8 @@ def judged(error: "APIStatusError", options: OpenAI, model: str) -> FailedTryErr
             f"{place} does not know what is asked of it ({said}); base_url must end in /v1, and engines.openai.model "
             f"(now `{model}`) must be a model that it serves."
         )
+    if _CONTINUE.search(said):
+        return no_prefix(options, said)
     if "Unexpected fields in the request" in said:
         return FailedTryError("unknown_fields", said)
     if _TOO_LONG.search(f"{said} {error.code} {error.type}"):
@@ -181,6 +195,14 @@ def judged(error: "APIStatusError", options: OpenAI, model: str) -> FailedTryErr
             "without them."
         )
     return FailedTryError("refused", f"{status}: {said}")
+
+
+def no_prefix(options: OpenAI, said: str) -> EngineError:
+    """For a server that cannot continue an answer that has begun."""
+    return EngineError(
+        f"The server at {options.base_url} cannot continue an answer that has begun, which budget forcing needs "
+        f"({said}); serve the model with vLLM, SGLang or llama.cpp, or choose a local engine (transformers, vllm)."
+    )
 
 
 def _page(options: OpenAI) -> EngineError:

@@ -58,8 +58,11 @@ class ChatTokenizer:
         loaded.encode([{"role": "user", "content": "?"}])
         return loaded
 
-    def encode(self, messages: list[Message]) -> list[int]:
-        """Token ids of a chat up to where the model is to answer. Raises ModelError where the template fails."""
+    def encode(self, messages: list[Message], prefix: str = "") -> list[int]:
+        """Token ids of a chat up to where the model is to answer, or to go on after the prefix of an answer.
+
+        Raises ModelError where the template fails.
+        """
         from jinja2 import TemplateError
 
         try:
@@ -68,7 +71,7 @@ class ChatTokenizer:
             raise ModelError(
                 f"The chat template of the model cannot write roles {[m['role'] for m in messages]}: {error}."
             ) from error
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(text + prefix, add_special_tokens=False)["input_ids"]
         return ids
 
     def decode(self, ids: list[int]) -> str:

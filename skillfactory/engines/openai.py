@@ -24,6 +24,7 @@ from skillfactory.engines.chat_api import FINISHED, FailedTryError, Reply
 from skillfactory.engines.models import ChatTokenizer, locate
 from skillfactory.errors import EngineError
 from skillfactory.recipe import OpenAI, Recipe
+from skillfactory.records import Message
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -55,9 +56,13 @@ class OpenAIEngine:
 
     @classmethod
     def load(cls, recipe: Recipe, model: str | Path | None = None) -> Self:
-        """The recipe's model, as a server knows it; asks the server nothing yet. Raises EngineError, ModelError."""
+        """The recipe's model, or another that the server has; asks it nothing yet. Raises EngineError, ModelError.
+
+        `model` is what the server calls it; a folder is refused. Tokens that the server does not count are counted as
+        the recipe's own model has them.
+        """
         options = recipe.engines.openai
-        if model is not None:
+        if model is not None and (isinstance(model, Path) or Path(model).is_dir()):
             raise EngineError(
                 f"The engine `openai` cannot sample from the folder {model}; choose a local engine (transformers, "
                 "vllm) for it."
@@ -68,7 +73,7 @@ class OpenAIEngine:
             raise EngineError(
                 f"`{options.base_url}` (engines.openai.base_url) is no address; give one like http://localhost:8000/v1."
             )
-        return cls(options, options.model or locate(recipe), ChatTokenizer.load(recipe))
+        return cls(options, model or options.model or locate(recipe), ChatTokenizer.load(recipe))
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """See Engine. Closing it cancels what is in flight."""
@@ -134,6 +139,11 @@ class OpenAIEngine:
             return failed(request, outcome.error)
         finish = FINISHED[reply.finish]
         # Counted here, not in the loop: one tokenizer must not be used in two threads at once.
+        if request.prefix and reply.prompt_tokens:
+            turn: Message = {"role": "assistant", "content": request.prefix}
+            continued = self.chat.encode(request.messages, request.prefix)
+            if reply.prompt_tokens == len(self.chat.encode([*request.messages, turn])) != len(continued):
+                raise chat_api.no_prefix(self.options, "it has begun a new turn")
         tokens = reply.tokens
         if not tokens:
             tokens = len(self.chat.tokenizer(reply.text, add_special_tokens=False)["input_ids"]) + (finish == "stop")
@@ -221,7 +231,7 @@ class _Session:
                 self.away_since = None
             raise chat_api.judged(error, self.options, self.model) from error
         self.away_since = None
-        return chat_api.read(raw.content, raw.headers, self.options)
+        return chat_api.read(raw.content, raw.headers, self.options, request.prefix)
 
     async def _wait(self, error: FailedTryError, knocks: int) -> None:
         """For a server that is away, `patience` seconds at most from when the first request met that."""

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from skillfactory.engines.base import SamplingParams
+from skillfactory.engines.cache import CHUNK, is_growing, read, room
 
 SHRINK = 0.75  # the batch is gathered anew when at most this share of its rows is alive
-CHUNK = 64  # positions by which the cache and the history grow
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,66 +34,67 @@ def sample(
     params: SamplingParams,
     stop_ids: Sequence[int],
     batch_size: int,
+    limits: Sequence[int] | None = None,
 ) -> Iterator[Sample]:
-    """One sample a prompt (token ids), in the order they finish. Equal prompts, or ones of like length, go together."""
+    """One sample a prompt (token ids), in the order they finish. Equal prompts, or ones of like length, go together.
+
+    `limits` are most tokens of each sample, 1 or more; where it is None, `params.max_tokens` of all.
+    """
+    limits = [params.max_tokens] * len(prompts) if limits is None else limits
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = _sample_batch(model, [prompts[i] for i in rows], [seeds[i] for i in rows], params, stop_ids)
+        each = ([prompts[i] for i in rows], [seeds[i] for i in rows], [limits[i] for i in rows])
+        batch = _sample_batch(model, *each, params, stop_ids)
         yield from (Sample(rows[row], ids, stopped) for row, ids, stopped in batch)
 
 
 def _sample_batch(
-    model: Any, prompts: list[list[int]], seeds: list[int], params: SamplingParams, stop_ids: Sequence[int]
+    model: Any,
+    prompts: list[list[int]],
+    seeds: list[int],
+    limits: list[int],
+    params: SamplingParams,
+    stop_ids: Sequence[int],
 ) -> Iterator[tuple[int, list[int], bool]]:
     device = model.device
     unique = {tuple(prompt): i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)  # [B]
     ids, mask = _pad_left([list(prompt) for prompt in unique], device)  # [U, P]
-    cache, plain = _cache(model)
-    logits = (
-        model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        .logits[which, -1]
-        .float()
-    )  # [B, V]
-    cache.batch_select_indices(which)
-    mask = mask[which]  # [B, T]
+    logits, cache = read(model, ids, mask)
+    growing = is_growing(cache)
+    if len(unique) < len(prompts):
+        ids, mask, logits = ids[which], mask[which], logits[which]  # [B, P], [B, P], [B, V]
+        cache.reorder_cache(which)  # which also takes the states of hybrid models, batch_select_indices does not
     seen = None
     if params.repetition_penalty != 1:
         # Added up, since padding has the id of a token that may also be in the prompt.
-        seen = torch.zeros_like(logits).scatter_add_(1, ids[which], mask.to(logits.dtype)) > 0
+        seen = torch.zeros_like(logits).scatter_add_(1, ids, mask.to(logits.dtype)) > 0
 
     alive = torch.arange(len(prompts), device=device)  # row numbers still in the batch
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # [B], finished but not yet gathered away
     streams = torch.tensor(seeds, device=device)
+    most = torch.tensor(limits, device=device)  # [B]
     stops = torch.tensor(list(stop_ids), device=device)
     positions = mask.sum(-1)
     history = torch.empty(len(prompts), 0, dtype=torch.long, device=device)
-    for step in range(params.max_tokens):
+    for step in range(max(limits)):
         token = draw(logits, seen, uniform(streams, step), params)  # [B]
         if step % CHUNK == 0:
             history = torch.cat([history, history.new_empty(len(history), CHUNK)], dim=1)
         history[:, step] = token
-        ended = torch.isin(token, stops) & ~done
-        last = step + 1 == params.max_tokens
-        leaving = (~done if last else ended).nonzero().flatten()
+        stopped = torch.isin(token, stops)
+        leaving = ((stopped | (most <= step + 1)) & ~done).nonzero().flatten()
         if len(leaving):
             texts = history[leaving, : step + 1].tolist()
-            yield from zip(alive[leaving].tolist(), texts, ended[leaving].tolist(), strict=True)
-            done |= ended
-            if last or bool(done.all()):
+            yield from zip(alive[leaving].tolist(), texts, stopped[leaving].tolist(), strict=True)
+            done[leaving] = True
+            if bool(done.all()):
                 return
             if int((~done).sum()) <= SHRINK * len(alive):
                 keep = (~done).nonzero().flatten()
-                cache.batch_select_indices(keep)
-                alive, streams, positions = alive[keep], streams[keep], positions[keep]
+                cache.reorder_cache(keep)
+                alive, streams, most, positions = alive[keep], streams[keep], most[keep], positions[keep]
                 token, mask, history, done = token[keep], mask[keep], history[keep], done[keep]
                 seen = seen[keep] if seen is not None else None
         if seen is not None:
@@ -104,7 +103,7 @@ def _sample_batch(
         logits = (
             model(
                 input_ids=token[:, None],
-                attention_mask=_additive(mask, model.dtype) if plain else mask,
+                attention_mask=_additive(mask, model.dtype) if growing else mask,
                 position_ids=positions[:, None],
                 past_key_values=cache,
                 use_cache=True,
@@ -112,7 +111,7 @@ def _sample_batch(
             .logits[:, -1]
             .float()
         )
-        positions = positions + 1
+        positions = positions + ~done  # no row goes beyond the context, also not one that waits to be gathered away
 
 
 def draw(logits: torch.Tensor, seen: torch.Tensor | None, chance: torch.Tensor, params: SamplingParams) -> torch.Tensor:
@@ -154,55 +153,6 @@ def uniform(streams: torch.Tensor, step: int) -> torch.Tensor:
     return ((x >> 40) & 0xFFFFFF).double() / 2**24
 
 
-class GrowingLayer(DynamicLayer):
-    """A cache layer that writes into a buffer with room ahead, where DynamicLayer copies itself at every token.
-
-    While reading the prompt it returns what it holds; for later tokens it returns the whole buffer, which is contiguous
-    (a slice of it would be copied by every matrix product), so the caller's mask must cover the room ahead.
-    """
-
-    keys: Any
-    values: Any
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Append [B, K, t, D]; returns all keys and values so far, [B, K, T, D], or the buffers [B, K, room(T), D]."""
-        length = self.get_seq_length()
-        needed = length + key_states.shape[-2]
-        reading = not self.is_initialized
-        if reading:
-            self.lazy_initialization(key_states, value_states)
-            self.buffers = [_buffer(None, key_states, needed), _buffer(None, value_states, needed)]
-        elif needed > self.buffers[0].shape[-2] or len(self.buffers[0]) != len(key_states):
-            self.buffers = [_buffer(self.keys, key_states, needed), _buffer(self.values, value_states, needed)]
-        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[:, :, length:needed] = states
-        self.keys, self.values = (buffer[:, :, :needed] for buffer in self.buffers)
-        return (self.keys, self.values) if reading else tuple(self.buffers)
-
-
-def room(length: int) -> int:
-    """Positions in a buffer that holds `length`."""
-    return -(-length // CHUNK) * CHUNK
-
-
-def _buffer(old: torch.Tensor | None, like: torch.Tensor, needed: int) -> torch.Tensor:
-    batch, heads, _, dim = like.shape
-    new = like.new_zeros(batch, heads, room(needed), dim)
-    if old is not None:
-        new[:, :, : old.shape[-2]] = old
-    return new
-
-
-def _cache(model: Any) -> tuple[DynamicCache, bool]:
-    """The model's own kind of cache; made to grow in place where all its layers are plain, and whether they are."""
-    cache = DynamicCache(config=model.config)
-    plain = all(type(layer) is DynamicLayer for layer in cache.layers)
-    if plain and "flash" not in model.config._attn_implementation:
-        cache.layers = [GrowingLayer() for _ in cache.layers]
-        return cache, True
-    return cache, False
-
-
 def _pad_left(prompts: list[list[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids [U, P] padded on the left with 0, and their mask."""
     width = max(map(len, prompts))
@@ -212,6 +162,6 @@ def _pad_left(prompts: list[list[int]], device: Any) -> tuple[torch.Tensor, torc
 
 
 def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The mask [B, T] as numbers to add to one query's attention scores over a buffer, [B, 1, 1, room(T)]."""
+    """The mask [B, T] as numbers to add to one query's attention scores over a GrowingLayer, [B, 1, 1, room(T)]."""
     whole = torch.nn.functional.pad(mask, (0, room(mask.shape[1]) - mask.shape[1]))
     return ((1 - whole) * torch.finfo(dtype).min).to(dtype)[:, None, None, :]

@@ -26,7 +26,10 @@ class TransformersEngine:
         return cls(load_model(recipe, model).eval(), chat, recipe.machine.batch_size)
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
-        """See Engine. Requests are asked for until there are a few batches of them, and the longest kind goes first."""
+        """See Engine. Requests are asked for until there are a few batches of them, and the longest kind goes first.
+
+        A kind is all that has the same settings but for `max_tokens`: each row of a batch has a limit of its own.
+        """
         stream, ended = iter(requests), False
         waiting: dict[SamplingParams, list[tuple[Request, list[int]]]] = {}
         while True:
@@ -38,11 +41,11 @@ class TransformersEngine:
                     break
                 if request is None:
                     break
-                prompt = self.chat.encode(request.messages)
+                prompt = self.chat.encode(request.messages, request.prefix)
                 if len(prompt) >= self.context:
                     yield failed(request, PROMPT_TOO_LONG)
                 else:
-                    waiting.setdefault(request.params, []).append((request, prompt))
+                    waiting.setdefault(replace(request.params, max_tokens=0), []).append((request, prompt))
             if not waiting:
                 if ended:
                     return
@@ -58,12 +61,11 @@ class TransformersEngine:
         from skillfactory.engines.sampler import sample
 
         stops = stop_ids(self.model, self.chat.tokenizer)
-        room = self.context - max(len(prompt) for _, prompt in chosen)
-        params = replace(params, max_tokens=min(params.max_tokens, room))
         left = dict(enumerate(chosen))
         try:
             prompts, streams = [prompt for _, prompt in chosen], [request.seed for request, _ in chosen]
-            for done in sample(self.model, prompts, streams, params, stops, len(chosen)):
+            limits = [min(request.params.max_tokens, self.context - len(prompt)) for request, prompt in chosen]
+            for done in sample(self.model, prompts, streams, params, stops, len(chosen), limits):
                 request, _ = left.pop(done.index)
                 text = self.chat.decode(done.ids[:-1] if done.stopped else done.ids)
                 yield Completion(request.id, text, len(done.ids), "stop" if done.stopped else "length")

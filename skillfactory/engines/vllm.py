@@ -86,7 +86,7 @@ class VllmEngine:
         """See Engine."""
         source, more = iter(requests), True
         flying: dict[str, Request] = {}
-        messages: list[Message] | None = None  # of the latest request: those of one prompt come in a row
+        latest: tuple[list[Message], str] | None = None  # those of one prompt come in a row
         prompt: list[int] = []
         with self._serving(flying):
             while more or flying:
@@ -98,8 +98,8 @@ class VllmEngine:
                         break
                     if request is None:
                         break
-                    if request.messages != messages:
-                        messages, prompt = request.messages, self.chat.encode(request.messages)
+                    if (asked := (request.messages, request.prefix)) != latest:
+                        latest, prompt = asked, self.chat.encode(*asked)
                     if len(prompt) >= self.context:
                         yield failed(request, PROMPT_TOO_LONG)
                     else:

@@ -1,20 +1,19 @@
 """Sample and grade responses of the base, SFT and RL models on every evaluation set (paper §4, evaluation).
 
-All models answer the same questions with the same prompt and the same random seeds. Responses are kept in shards as
-they come; a resumed stage asks only for those that are missing.
-
-Deviations: the paper samples 34 responses for GPQA, AIME and AMC; here `evaluation.samples` holds for every set.
+All models answer the same questions with the same prompt and the same random seeds. Where the recipe has budgets beyond
+the first, each sampled response goes on by budget forcing (forcing.py). Responses are kept in shards as they come; a
+resumed stage asks only for those that are missing.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skillfactory import methods, seeds
-from skillfactory.curation.prompts import Prompts, load_prompts
-from skillfactory.errors import QuestionError, StoreError
+from skillfactory import methods
+from skillfactory.curation.prompts import load_prompts
+from skillfactory.errors import QuestionError, RecipeError, StoreError
+from skillfactory.evaluation.talks import Ask, Draft, Drafted, Item, Key, modes_of, talk
 from skillfactory.recipe import Recipe
 from skillfactory.records import BROKEN, Grade, Question, Response
 from skillfactory.tasks.base import Task
@@ -23,39 +22,52 @@ from skillfactory.tasks.questions import grade as grade_of
 from skillfactory.tasks.questions import is_slow, task_of
 
 if TYPE_CHECKING:
-    from skillfactory.engines.base import Completion, Engine, Request, SamplingParams
+    from skillfactory.engines.base import Engine
     from skillfactory.store import Run, Stage
 
 SHARD = 500  # responses; a kill loses at most this many
-Key = tuple[str, str, str, str, int]
+OWN = ("base", "sft", "rl")  # names that evaluation.models cannot take
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One response that is wanted: who answers what, and how."""
-
-    model: str
-    set: str
-    mode: str
-    question: Question
-    sample: int
-
-    @property
-    def key(self) -> Key:
-        return self.model, self.set, self.mode, self.question.id, self.sample
-
-
-def models_of(recipe: Recipe, run: "Run") -> dict[str, Path | None]:
-    """The models to evaluate, by name: None is the recipe's own. More may join here, under names of their own."""
+def models_of(recipe: Recipe, run: "Run") -> dict[str, str | Path | None]:
+    """The models to evaluate, by name: None is the recipe's own. Raises StoreError where a folder is gone."""
     stages = methods.get(recipe.method)
-    models: dict[str, Path | None] = {"base": None}
-    for stage in ("sft", "rl"):
-        if stage in stages:
-            folder = run.stage(stage).path / "model"
-            if not folder.is_dir():
-                raise StoreError(f"{folder} is missing though the {stage} stage is done; redo it with --fresh {stage}.")
-            models[stage] = folder
+    models: dict[str, str | Path | None] = {"base": None}
+    if "sft" in stages:
+        models["sft"] = run.stage("sft").path / "model"
+    if "rl" in stages:
+        folder = run.stage("rl").path
+        every = recipe.rl.keep_every or recipe.rl.steps
+        models |= {f"rl@{step}": folder / "steps" / str(step) for step in range(every, recipe.rl.steps, every)}
+        models["rl"] = folder / "model"
+    for name, model in models.items():
+        if isinstance(model, Path) and not model.is_dir():
+            stage = name.partition("@")[0]
+            raise StoreError(f"{model} is missing though the {stage} stage is done; redo it with --fresh {stage}.")
+    for name, named in recipe.evaluation.models.items():
+        local = Path(named).expanduser()
+        models[name] = local if local.is_dir() else named
     return models
+
+
+def check(recipe: Recipe) -> None:
+    """Raises RecipeError for an evaluation that cannot be done, before anything is."""
+    section, last = recipe.evaluation, recipe.evaluation.max_tokens
+    for budget in section.forcing.budgets:
+        if budget <= last:
+            raise RecipeError(
+                f"evaluation.forcing.budgets: {budget} is no more than the budget before it, {last}; they must rise, "
+                "from above evaluation.max_tokens."
+            )
+        last = budget
+    for name in section.models:
+        if name in OWN or "@" in name or not name.strip():
+            raise RecipeError(f"evaluation.models: a model cannot be called `{name}`; choose another name.")
+    if section.engine == "openai" and {"sft", "rl"} & set(methods.get(recipe.method)):
+        raise RecipeError(
+            "evaluation.engine: a server cannot sample from the models that a run trains; evaluate with transformers, "
+            "vllm or ray, or take method=evaluate for models that are served."
+        )
 
 
 def questions_of(questions: list[Question], sets: dict[str, list[str]], recipe: Recipe) -> dict[str, list[Question]]:
@@ -73,64 +85,54 @@ def questions_of(questions: list[Question], sets: dict[str, list[str]], recipe: 
 
 
 def asks(model: str, questions: dict[str, list[Question]], recipe: Recipe) -> list[Ask]:
-    """Every response wanted of one model: `samples` sampled ones a question, and a greedy one if the recipe says so."""
-    counts = {"sampled": recipe.evaluation.samples, "greedy": int(recipe.evaluation.greedy)}
-    return [
-        Ask(model, name, mode, question, sample)
-        for mode, count in counts.items()
-        for name, members in questions.items()
-        for question in members
-        for sample in range(count)
-    ]
+    """Every sample wanted of one model: so many sampled ones a question, and a greedy one if the recipe says so.
+
+    A model that RL kept on its way gets one sample a question: enough to see a skill appear.
+    """
+    section = recipe.evaluation
+    if "@" in model:
+        return [Ask(model, name, "sampled", question, 0) for name, each in questions.items() for question in each]
+    found = []
+    for mode in ("sampled", "greedy") if section.greedy else ("sampled",):
+        for name, members in questions.items():
+            count = (section.sets[name].samples or section.samples) if mode == "sampled" else 1
+            found += [Ask(model, name, mode, question, sample) for question in members for sample in range(count)]
+    return found
 
 
-def request_of(ask: Ask, number: int, prompts: Prompts, recipe: Recipe) -> "Request":
-    """The engine's request. Its seed does not depend on the model, so that models differ by nothing but themselves."""
-    from skillfactory.engines.base import Request
-
-    own = seeds.derive(recipe.seed, "evaluation", ask.question.id, ask.mode, ask.sample)
-    return Request(str(number), prompts.train(ask.question.text), own, params_of(recipe, ask.mode))
-
-
-def response_of(ask: Ask, completion: "Completion", task: Task) -> Response:
-    """Grade a completion. One that the engine could not make, or that the check broke on, is not scored wrong."""
-    if completion.finish_reason == "failed":
-        grade = Grade("no_answer", reason=completion.error or "engine_failed")
-    else:
-        grade = grade_of(task, ask.question, completion.text)
+def response_of(drafted: Drafted, task: Task) -> Response:
+    """Grade a draft. One that the engine could not make, or that the check broke on, is not scored wrong."""
+    ask, draft = drafted.ask, drafted.draft
+    grade = Grade("no_answer", reason=draft.error) if draft.error else grade_of(task, ask.question, draft.text)
     return Response(
         question_id=ask.question.id,
         model=ask.model,
         set=ask.set,
-        mode=ask.mode,
+        mode=drafted.mode,
         sample=ask.sample,
-        text=completion.text,
+        text=draft.text,
         answer=grade.answer,
         outcome=grade.outcome,
         reason=grade.reason,
-        finish_reason=completion.finish_reason,
-        tokens=completion.tokens,
+        finish_reason=draft.finish_reason,
+        tokens=draft.tokens,
+        forced=draft.forced,
+        cut=draft.cut,
     )
 
 
-def respond(engine: "Engine", wanted: Iterable[Ask], recipe: Recipe) -> Iterator[Response]:
+def respond(engine: "Engine", items: Iterable[Item], recipe: Recipe) -> Iterator[Response]:
     """Responses in the order in which they finish. All sets go to the engine at once, to keep its batches full."""
+    from skillfactory.engines.talk import converse
+
     tasks = {name: task_of(section.task) for name, section in recipe.evaluation.sets.items()}
     prompts = load_prompts(recipe.attempts.prompts)
-    asked = dict(enumerate(wanted))
-    completions = engine.generate(request_of(ask, number, prompts, recipe) for number, ask in asked.items())
-    answered = ((asked[int(completion.id)], completion) for completion in completions)
+    drafts = converse(engine, (talk(item, prompts, recipe) for item in items))
     yield from ahead(
-        lambda pair: response_of(*pair, tasks[pair[0].set]), answered, lambda pair: is_slow(tasks[pair[0].set])
+        lambda drafted: response_of(drafted, tasks[drafted.ask.set]),
+        drafts,
+        lambda drafted: is_slow(tasks[drafted.ask.set]),
     )
-
-
-def params_of(recipe: Recipe, mode: str) -> "SamplingParams":
-    """The engine's sampling parameters; greedy is temperature 0."""
-    from skillfactory.engines.base import SamplingParams
-
-    section = recipe.evaluation
-    return SamplingParams.of(section if mode == "sampled" else section.model_copy(update={"temperature": 0.0}))
 
 
 def run(recipe: Recipe, run: "Run") -> None:
@@ -140,40 +142,63 @@ def run(recipe: Recipe, run: "Run") -> None:
     stage, source = run.stage("evaluation"), run.stage("questions")
     questions = questions_of(source.rows(Question), source.read_json("sets.json"), recipe)
     models = models_of(recipe, run)
-    kept = stage.rows(Response)
-    done = {(r.model, r.set, r.mode, r.question_id, r.sample) for r in kept}
+    done = keys_of(stage)
     for model, folder in models.items():
-        every = asks(model, questions, recipe)
-        wanted = [ask for ask in every if ask.key not in done]
-        if wanted:
-            with stage.track(len(every), f"responses of {model}", done=len(every) - len(wanted)) as advance:
-                fresh = engines.stream(
-                    recipe, recipe.evaluation.engine, partial(respond, recipe=recipe), wanted, folder
-                )
-                kept += keep(stage, fresh, advance)
-    stage.finish(
-        responses=len(kept),
-        correct=sum(r.outcome == "correct" for r in kept),
-        no_answer=sum(r.outcome == "no_answer" for r in kept),
-        failed=sum(r.reason in BROKEN for r in kept),
-        tokens=sum(r.tokens for r in kept),
-    )
+        items = _items(stage, asks(model, questions, recipe), recipe, done)
+        if missing := sum(len(item.missing) for item in items):
+            total = sum(len(modes_of(ask, recipe)) for ask in asks(model, questions, recipe))
+            with stage.track(total, f"responses of {model}", done=total - missing) as advance:
+                fresh = engines.stream(recipe, recipe.evaluation.engine, partial(respond, recipe=recipe), items, folder)
+                keep(stage, fresh, advance)
+    stage.finish(**_counts(stage))
 
 
-def keep(stage: "Stage", responses: Iterator[Response], advance: Callable[..., None]) -> list[Response]:
-    """Append responses in shards as they come, and what has come also when interrupted. Returns them all."""
-    kept: list[Response] = []
+def keys_of(stage: "Stage") -> set[Key]:
+    """The responses that there are."""
+    columns = ("model", "set", "mode", "question_id", "sample")
+    tables = stage.tables(columns)
+    return {key for table in tables for key in zip(*(table[name].to_pylist() for name in columns), strict=True)}
+
+
+def _items(stage: "Stage", asked: list[Ask], recipe: Recipe, done: set[Key]) -> list[Item]:
+    """What is lacking. The texts of first budgets that others go on from are read back from the shards."""
+    missing = {ask: tuple(mode for mode in modes_of(ask, recipe) if ask.key(mode) not in done) for ask in asked}
+    begun = {ask.key(ask.mode) for ask, modes in missing.items() if modes and ask.mode not in modes}
+    drafts: dict[Key, Draft] = {}
+    for table in stage.tables() if begun else ():
+        for row in table.to_pylist():
+            key = row["model"], row["set"], row["mode"], row["question_id"], row["sample"]
+            if key in begun:
+                error = row["reason"] if row["finish_reason"] == "failed" else ""
+                drafts[key] = Draft(row["text"], row["tokens"], row["finish_reason"], error=error)
+    return [Item(ask, modes, drafts.get(ask.key(ask.mode))) for ask, modes in missing.items() if modes]
+
+
+def keep(stage: "Stage", responses: Iterator[Response], advance: Callable[..., None]) -> None:
+    """Append responses in shards as they come, and what has come also when interrupted."""
     shard: list[Response] = []
-    right = 0
+    right = there = 0
     try:
         for response in responses:
             shard.append(response)
+            there += 1
             right += response.outcome == "correct"
-            advance(1, correct=right / (len(kept) + len(shard)))
+            advance(1, correct=right / there)
             if len(shard) >= SHARD:
                 full, shard = shard, []
                 stage.append(full)
-                kept += full
     finally:
         stage.append(shard)
-    return kept + shard
+
+
+def _counts(stage: "Stage") -> dict[str, int]:
+    """What the manifest says of all responses."""
+    counts = dict.fromkeys(("responses", "correct", "no_answer", "failed", "tokens"), 0)
+    for table in stage.tables(("outcome", "reason", "tokens")):
+        outcomes = table["outcome"].to_pylist()
+        counts["responses"] += table.num_rows
+        counts["correct"] += outcomes.count("correct")
+        counts["no_answer"] += outcomes.count("no_answer")
+        counts["failed"] += sum(reason in BROKEN for reason in table["reason"].to_pylist())
+        counts["tokens"] += sum(table["tokens"].to_pylist())
+    return counts

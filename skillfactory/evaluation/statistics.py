@@ -9,19 +9,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 
+CONFIDENCE = 0.95
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over questions with its standard error (None where fewer than two questions leave it unknown)."""
+    """A mean over questions with its standard error and 95 % interval.
+
+    All three are None where fewer than two questions leave them unknown.
+    """
 
     mean: float
     se: float | None
+    low: float | None
+    high: float | None
     n_questions: int
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A mean difference paired by question, with its interval and two-sided p-value.
+    """A mean difference paired by question, with its 95 % interval and two-sided p-value.
 
     `se`, `low` and `high` are None where there are fewer than two questions; `low` and `high` also where all
     differences are equal, because nothing then tells how far they could vary.
@@ -45,26 +52,66 @@ def question_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 
 def estimate(means: Sequence[float]) -> Estimate:
-    """Mean and standard error over questions, i.e. clustered by question. Raises ValueError for no question."""
+    """Mean, standard error and interval over questions, i.e. clustered by question. Raises ValueError for none."""
     import numpy as np
 
     if not means:
         raise ValueError("no question to average over")
     values = np.asarray(means, dtype=float)  # [questions]
     se = float(values.std(ddof=1) / sqrt(len(values))) if len(values) > 1 else None
-    return Estimate(float(values.mean()), se, len(values))
+    return _with_interval(float(values.mean()), se, len(values), len(values) - 1)
 
 
-def paired_difference(
-    first: Mapping[str, float], second: Mapping[str, float], confidence: float = 0.95
-) -> Difference | None:
+def average(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of several sets' means, each of equal weight, as in the paper's tables. Raises ValueError for none."""
+    if not estimates:
+        raise ValueError("no set to average over")
+    mean = sum(each.mean for each in estimates) / len(estimates)
+    n = sum(each.n_questions for each in estimates)
+    se, freedom = _pooled([(each.se, each.n_questions) for each in estimates])
+    return _with_interval(mean, se, n, freedom)
+
+
+def _with_interval(mean: float, se: float | None, n: int, freedom: float) -> Estimate:
+    """The interval of a share that was estimated from clusters (Korn and Graubard 1998).
+
+    Clopper and Pearson's, for as many independent observations as would have this standard error. Unlike mean ± 2 se it
+    stays within 0 and 1, and does not shrink to nothing where all questions came out alike: then every question counts
+    as one observation.
+    """
+    from scipy import stats
+
+    if se is None:
+        return Estimate(mean, None, None, None, n)
+    tail = (1 - CONFIDENCE) / 2
+    seen = float(n)
+    if se > 1e-9:  # less is rounding
+        # Few questions leave the standard error itself uncertain: Student's t in place of the normal.
+        seen = mean * (1 - mean) / se**2 * float(stats.norm.ppf(tail) / stats.t.ppf(tail, freedom)) ** 2
+    hits = seen * mean
+    low = float(stats.beta.ppf(tail, hits, seen - hits + 1)) if hits > 1e-9 else 0.0
+    high = float(stats.beta.ppf(1 - tail, hits + 1, seen - hits)) if seen - hits > 1e-9 else 1.0
+    return Estimate(mean, se, min(low, mean), max(high, mean), n)
+
+
+def _pooled(parts: Sequence[tuple[float | None, int]]) -> tuple[float | None, float]:
+    """Standard error of the mean of independent parts (se, n), and its degrees of freedom (Welch, Satterthwaite)."""
+    variances = [None if se is None else (se / len(parts)) ** 2 for se, _ in parts]
+    known = [variance for variance in variances if variance is not None]
+    if len(known) < len(parts):
+        return None, 1.0
+    total = sum(known)
+    spread = sum(variance**2 / (n - 1) for variance, (_, n) in zip(known, parts, strict=True))
+    return sqrt(total), total**2 / spread if spread else float(max(1, sum(n - 1 for _, n in parts)))
+
+
+def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -> Difference | None:
     """`first` minus `second` over the questions that both have; None where they share none.
 
     A paired t-test on the differences of the questions' means (Student's t, n - 1 degrees of freedom). Where all
     differences are equal t does not exist; p is then that of the exact sign-flip test, 2^(1-n), or 1 for no difference.
     """
     import numpy as np
-    from scipy import stats
 
     shared = sorted(first.keys() & second.keys())
     if not shared:
@@ -72,12 +119,41 @@ def paired_difference(
     differences = np.asarray([first[question_id] - second[question_id] for question_id in shared])  # [questions]
     n, mean = len(shared), float(differences.mean())
     if float(np.ptp(differences)) < 1e-12:
+        return _tested(mean, 0.0 if n > 1 else None, n, n - 1)
+    return _tested(mean, float(differences.std(ddof=1) / sqrt(n)), n, n - 1)
+
+
+def average_difference(differences: Sequence[Difference]) -> Difference:
+    """The mean of several sets' differences, each of equal weight. Raises ValueError for none."""
+    if not differences:
+        raise ValueError("no set to average over")
+    if len(differences) == 1:
+        return differences[0]
+    mean = sum(each.mean for each in differences) / len(differences)
+    se, freedom = _pooled([(each.se, each.n_questions) for each in differences])
+    return _tested(mean, se, sum(each.n_questions for each in differences), freedom)
+
+
+def _tested(mean: float, se: float | None, n: int, freedom: float) -> Difference:
+    from scipy import stats
+
+    if not se:
         p = 1.0 if abs(mean) < 1e-12 else 2.0 ** (1 - n)
-        return Difference(mean, 0.0 if n > 1 else None, None, None, p, n)
-    se = float(differences.std(ddof=1) / sqrt(n))
-    reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * se
-    p = float(2 * stats.t.sf(abs(mean) / se, n - 1))
+        return Difference(mean, se, None, None, p, n)
+    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * se
+    p = float(2 * stats.t.sf(abs(mean) / se, freedom))
     return Difference(mean, se, mean - reach, mean + reach, p, n)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values corrected for being several (Holm 1979): below .05, the chance of any false alarm among all is too."""
+    order = sorted(range(len(ps)), key=lambda i: ps[i])
+    corrected = [0.0] * len(ps)
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
+        corrected[i] = highest
+    return corrected
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:

@@ -5,34 +5,44 @@ Only JSON types, and None for what is unknown (never NaN). Shares are from 0 to 
 
 import json
 import math
-from collections import Counter, defaultdict
-from dataclasses import asdict
-from itertools import pairwise
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import skillfactory
-from skillfactory.evaluation.skill_use import aggregate, read_skills
-from skillfactory.evaluation.statistics import estimate, paired_difference, pass_at_k, question_means
+from skillfactory.evaluation.accuracy import (
+    Responses,
+    accuracy,
+    accuracy_by_kind,
+    differences,
+    differences_by_kind,
+    forcing,
+    is_scored,
+)
+from skillfactory.evaluation.skill_use import SkillUse, aggregate, read_skills
 from skillfactory.overview import curation
 from skillfactory.recipe import Recipe
-from skillfactory.records import BROKEN, Question, Response
-from skillfactory.tasks.questions import task_of
+from skillfactory.records import Question, Response
+from skillfactory.rows import to_records
+from skillfactory.tasks.deadline import ahead
+from skillfactory.tasks.questions import is_slow, task_of
 
 if TYPE_CHECKING:
     from skillfactory.store import LoadedRun
 
 MODELS = ("base", "sft", "rl")  # the order in which a model comes from the one before
-KINDS = ("in_domain", "harder", "other")
+MODES = ("sampled", "greedy", "unforced", "forced")
 LAST_STEPS = 10  # steps that a "last figures" mean is taken over
-Responses = dict[tuple[str, str, str], list[Response]]  # by model, set and mode
 
 
 def summarize(run: "LoadedRun") -> dict[str, Any]:
     """The metrics of a run, however much of it there is. Takes seconds: every sample of every response is graded."""
     recipe = run.recipe
     questions = {q.id: q for q in run.rows("questions", Question)} if run.state("questions") != "missing" else {}
-    responses = responses_of(run)
+    responses = responses_of(run, texts=False)
+    kinds = {name: section.kind for name, section in recipe.evaluation.sets.items()}
     metrics = {
         "run": {
             "name": recipe.name,
@@ -43,9 +53,11 @@ def summarize(run: "LoadedRun") -> dict[str, Any]:
         },
         "sets": _sets(recipe, responses),
         "accuracy": accuracy(responses),
-        "skill_use": skill_use(recipe, questions, responses),
-        "differences": differences(responses, {name: name for name in recipe.evaluation.sets}),
-        "differences_by_kind": differences(responses, {n: s.kind for n, s in recipe.evaluation.sets.items()}),
+        "accuracy_by_kind": accuracy_by_kind(responses, kinds),
+        "differences": differences(responses),
+        "differences_by_kind": differences_by_kind(responses, kinds),
+        "forcing": forcing(responses, recipe.evaluation.max_tokens, recipe.evaluation.forcing.budgets),
+        "skill_use": skill_use(run, questions),
         "curation": {"questions": dict(run.manifest("questions").get("counts") or {})} | curation(run),
         "training": {stage: last_figures(read_jsonl(run.path / stage / "metrics.jsonl")) for stage in ("sft", "rl")},
         "cost": cost(run),
@@ -54,91 +66,71 @@ def summarize(run: "LoadedRun") -> dict[str, Any]:
     return plain
 
 
-def responses_of(run: "LoadedRun") -> Responses:
-    """All responses of a run by model, set and mode, in an order that does not depend on which finished first."""
+def responses_of(run: "LoadedRun", texts: bool = True) -> Responses:
+    """All responses of a run by model, set and mode, in an order that does not depend on which finished first.
+
+    Without `texts` those are "": a large run's would not fit in memory.
+    """
     found: defaultdict[tuple[str, str, str], list[Response]] = defaultdict(list)
     if run.state("evaluation") != "missing":
-        for row in run.rows("evaluation", Response):
-            found[row.model, row.set, row.mode].append(row)
-    sets = list(run.recipe.evaluation.sets)
+        names = [field.name for field in fields(Response) if texts or field.name != "text"]
+        for table in run.stage("evaluation").tables():
+            kept = table.select([name for name in names if name in table.column_names])
+            for row in kept.to_pylist():
+                response = Response(**{"text": "", **row})
+                found[response.model, response.set, response.mode].append(response)
+    models, sets = models_in(run.recipe, {model for model, _, _ in found}), list(run.recipe.evaluation.sets)
 
     def place(key: tuple[str, str, str]) -> tuple[Any, ...]:
         model, name, mode = key
+        line, _, budget = mode.partition("-")
         return (
-            MODELS.index(model) if model in MODELS else len(MODELS), model,
-            sets.index(name) if name in sets else len(sets), name, mode != "sampled", mode,
+            models.index(model), sets.index(name) if name in sets else len(sets), name,
+            MODES.index(line) if line in MODES else len(MODES), int(budget) if budget.isdecimal() else 0, mode,
         )  # fmt: skip
 
     return {key: sorted(found[key], key=lambda r: (r.question_id, r.sample)) for key in sorted(found, key=place)}
 
 
-def scores(responses: list[Response]) -> dict[str, float]:
-    """Mean score of each question. What could not be made or checked is left out, not scored wrong."""
-    return question_means((r.question_id, float(r.outcome == "correct")) for r in responses if is_scored(r))
+def models_in(recipe: Recipe, there: Iterable[str]) -> list[str]:
+    """Models in the order in which they come of each other: base, SFT, kept RL steps, RL, then the recipe's others."""
+    more = list(recipe.evaluation.models)
+
+    def place(model: str) -> tuple[Any, ...]:
+        name, _, step = model.partition("@")
+        if name in MODELS:
+            return MODELS.index(name), not step, int(step) if step.isdecimal() else 0, model
+        return len(MODELS), False, more.index(model) if model in more else len(more), model
+
+    return sorted(set(there), key=place)
 
 
-def is_scored(response: Response) -> bool:
-    return response.reason not in BROKEN
-
-
-def accuracy(responses: Responses) -> dict[str, Any]:
-    """{model: {set: {mode: figures}}}. `samples` is responses a question; `truncated`, `no_answer` are shares."""
-    found: dict[str, Any] = {}
-    for (model, name, mode), rows in responses.items():
-        scored = [r for r in rows if is_scored(r)]
-        means = scores(rows)
-        figures = asdict(estimate(list(means.values()))) if means else {"mean": None, "se": None, "n_questions": 0}
-        each = Counter(r.question_id for r in scored)
-        right = Counter(r.question_id for r in scored if r.outcome == "correct")
-        most_k = min(each.values(), default=0)
-        ks = sorted({k for k in (1, 2, 4, 8, 16, 32) if k <= most_k} | ({most_k} if most_k else set()))
-        figures |= {
-            "samples": max(Counter(r.question_id for r in rows).values()),
-            "responses": len(rows),
-            "truncated": sum(r.finish_reason == "length" for r in rows) / len(rows),
-            "no_answer": sum(r.outcome == "no_answer" for r in scored) / len(scored) if scored else None,
-            "not_scored": len(rows) - len(scored),
-            "mean_tokens": sum(r.tokens for r in rows) / len(rows),
-            "reasons": dict(sorted(Counter(r.reason for r in rows if r.reason).items())),
-            "pass_at_k": {str(k): sum(pass_at_k(n, right[q], k) for q, n in each.items()) / len(each) for k in ks},
-        }
-        found.setdefault(model, {}).setdefault(name, {})[mode] = figures
-    return found
-
-
-def skill_use(recipe: Recipe, questions: dict[str, Question], responses: Responses) -> dict[str, Any]:
-    """{model: {set: figures}} over sampled responses; see skill_use.aggregate."""
-    tasks = {name: task_of(section.task) for name, section in recipe.evaluation.sets.items()}
-    found: dict[str, Any] = {}
-    for (model, name, mode), rows in responses.items():
-        if mode == "sampled" and name in tasks:
-            uses = [
-                read_skills(tasks[name], questions[r.question_id], r.text, r.outcome)
-                for r in rows
-                if r.question_id in questions and is_scored(r)
-            ]
-            found.setdefault(model, {})[name] = aggregate(uses)
-    return found
-
-
-def differences(responses: Responses, groups: dict[str, str]) -> dict[str, Any]:
-    """Paired differences between models of one run, {"rl-base": {group: figures}}; `groups` maps a set to its group.
-
-    Sampled responses only. A group of several sets pools their questions, each of equal weight.
-    """
-    pooled: defaultdict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for (model, name, mode), rows in responses.items():
-        if mode == "sampled" and name in groups:
-            pooled[model, groups[name]] |= {f"{name}\x1f{q}": score for q, score in scores(rows).items()}
-    present = [m for m in MODELS if any(model == m for model, _ in pooled)]
-    pairs = [*pairwise(present), *([(present[0], present[-1])] if len(present) > 2 else [])]
-    found: dict[str, Any] = {}
-    for before, after in pairs:
-        for group in dict.fromkeys(groups.values()):
-            result = paired_difference(pooled[after, group], pooled[before, group])
-            if result:
-                found.setdefault(f"{after}-{before}", {})[group] = asdict(result)
-    return found
+def skill_use(run: "LoadedRun", questions: dict[str, Question]) -> dict[str, Any]:
+    """{model: {set: figures}} over sampled responses, a shard at a time; see skill_use.aggregate."""
+    tasks = {name: task_of(section.task) for name, section in run.recipe.evaluation.sets.items()}
+    uses: defaultdict[tuple[str, str], list[SkillUse]] = defaultdict(list)
+    kept: defaultdict[tuple[str, str], list[Response]] = defaultdict(list)
+    if run.state("evaluation") == "missing":
+        return {}
+    for table in run.stage("evaluation").tables():
+        rows = [
+            row
+            for row in to_records(table, Response, str(run.path))
+            if row.mode == "sampled" and row.set in tasks and row.question_id in questions and is_scored(row)
+        ]
+        # Checks that wait for other processes wait together.
+        found = ahead(
+            lambda row: read_skills(tasks[row.set], questions[row.question_id], row),
+            rows,
+            lambda row: is_slow(tasks[row.set]),
+        )
+        for row, use in zip(rows, found, strict=True):
+            uses[row.model, row.set].append(use)
+            kept[row.model, row.set].append(replace(row, text=""))
+    result: dict[str, Any] = {}
+    for model in models_in(run.recipe, {model for model, _ in uses}):
+        result[model] = {name: aggregate(uses[model, name], kept[model, name]) for name in tasks if uses[model, name]}
+    return result
 
 
 def read_jsonl(path: Path) -> list[dict[str, float]]:

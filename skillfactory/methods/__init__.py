@@ -3,9 +3,13 @@
 from difflib import get_close_matches
 
 from skillfactory.errors import RecipeError
-from skillfactory.methods import rl_only, skillfactory
+from skillfactory.methods import evaluate, rl_only, skillfactory
 
-METHODS: dict[str, tuple[str, ...]] = {"skillfactory": skillfactory.STAGES, "rl_only": rl_only.STAGES}
+METHODS: dict[str, tuple[str, ...]] = {
+    "skillfactory": skillfactory.STAGES,
+    "rl_only": rl_only.STAGES,
+    "evaluate": evaluate.STAGES,
+}
 
 
 def get(name: str) -> tuple[str, ...]:

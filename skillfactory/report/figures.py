@@ -1,157 +1,220 @@
-"""Figures as inline SVG: no script, no network, colours that follow the page's light or dark scheme."""
+"""Charts as inline SVG: no script, no network, colours that follow the page's light or dark scheme.
 
-import math
+A point says its value where the pointer rests on it, by the `<title>` of an invisible mark around it.
+"""
+
 import re
+import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from io import StringIO
 from typing import Any
+from xml.etree import ElementTree
 
-from skillfactory.report.tables import MODEL_NAMES, clean, ordered_sets, percent
+from skillfactory.report.charts import Chart, Line, Point
+from skillfactory.report.tables import clean
 
 # Written by matplotlib, replaced below by colours that the page's style sheet sets.
 _INK = "#010203"
 _SERIES = ["#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06", "#0a0b07", "#0a0b08"]
 _MARKERS, _DASHES = "osD^vP*X", ["-", "--", "-.", ":"]  # lines differ in more than colour
-BASE, SFT, RL = 0, 1, 2  # the colours of the models of one run
+_WIDTH, _HEIGHT = 4.8, 3.1  # inches; small, so that letters can still be read where a phone shows it
 _STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "skillfactory", "text.parse_math": False, "font.family": "sans-serif",
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "text.color": _INK, "axes.edgecolor": _INK,
     "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "legend.frameon": False, "axes.grid": True,
     "grid.color": _INK, "grid.alpha": 0.15, "figure.facecolor": "none", "axes.facecolor": "none",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a figure: y over x, with error bars where there are `errors`. `colour` is an index of _SERIES."""
-
-    label: str
-    colour: int
-    x: Sequence[float]
-    y: Sequence[float]
-    errors: Sequence[float] | None = None
+_TIPS = "tips-"  # start of the ids of invisible marks
+_MOST = 240  # points of a line that are drawn; more are averaged to so many
+LINES = 12  # of a figure: more could not be told apart
+FEW, MANY = 20, 40  # points of a line: with marks below the one, smoothed from the other on
+_SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A title, the SVG itself (safe to insert as it is) and the words that say what it shows."""
+    """A title, the SVG itself (safe to insert as it is), the words that say what it shows, and a note below it."""
 
     title: str
     svg: str
     alt: str
+    note: str = ""
 
 
-def accuracy_figure(series: Sequence[tuple[str, dict[str, Any], int]], metrics: dict[str, Any]) -> Figure | None:
-    """Accuracy from easy to hard. `series`: (label, {set: {mode: figures}}, colour); None without any figures."""
-    names = ordered_sets(metrics)
-    lines, said = [], []
-    for label, sets, colour in series:
-        cells = [(i, sets.get(name, {}).get("sampled", {})) for i, name in enumerate(names)]
-        found = [(i, cell) for i, cell in cells if cell.get("mean") is not None]
-        if found:
-            x: list[float] = []
-            y: list[float] = []
-            errors: list[float] = []
-            for i, cell in found:
-                if metrics["sets"][names[i]]["kind"] == "other":  # not harder than the set before: no line leads there
-                    x, y, errors = [*x, i], [*y, math.nan], [*errors, math.nan]
-                x, y, errors = [*x, i], [*y, 100 * cell["mean"]], [*errors, 100 * (cell["se"] or 0.0)]
-            lines.append(Line(label, colour, x, y, errors))
-            said.append(f"{label}: " + ", ".join(f"{names[i]} {percent(c['mean'])}" for i, c in found))
-    if not lines:
-        return None
-    alt = "Accuracy in per cent by evaluation set. " + ". ".join(said) + "."
-    return _figure("Accuracy from easy to hard", lines, alt, "% right (± standard error)", ticks=names)
-
-
-def curve(title: str, key: str, series: Sequence[tuple[str, list[dict[str, float]], int]], label: str) -> Figure | None:
-    """A training figure over steps. `series`: (label, lines of metrics.jsonl, colour); None where no line has it."""
-    lines, said = [], []
-    for name, rows, colour in series:
-        found = [(row["step"], row[key]) for row in rows if key in row and "step" in row]
-        if found:
-            lines.append(Line(name, colour, [x for x, _ in found], [y for _, y in found]))
-            said.append(f"{name}: " + ", ".join(f"{y:.3g} at step {x:.0f}" for x, y in (found[0], found[-1])))
-    if not lines:
-        return None
-    return _figure(title, lines, f"{title}. " + ". ".join(said) + ".", label, x_label="step")
-
-
-def pairs_figure(curation: dict[str, Any]) -> Figure | None:
-    """How many traces hold 1, 2, … pairs; None where there are no traces."""
-    counts = curation.get("traces", {}).get("by_pairs")
-    if not counts:
-        return None
-    said = ", ".join(f"{n} with {pairs}" for pairs, n in counts.items())
-    line = Line("traces", SFT, [float(pairs) for pairs in counts], list(counts.values()))
-    return _figure(
-        "Pairs in a trace", [line], f"Traces by number of pairs: {said}.", "traces", x_label="pairs", bars=True
-    )
-
-
-def model_series(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any], int]]:
-    """The models of a run as series of the accuracy figure."""
-    models = metrics.get("accuracy", {})
-    known = list(MODEL_NAMES)
-    colours = [known.index(m) if m in known else len(known) + i for i, m in enumerate(models)]
-    return [(MODEL_NAMES.get(m, m), sets, c) for (m, sets), c in zip(models.items(), colours, strict=True)]
-
-
-def _figure(
-    title: str, lines: Sequence[Line], alt: str, y_label: str, x_label: str = "", ticks: Sequence[str] = (),
-    bars: bool = False,
-) -> Figure:  # fmt: skip
+def draw(chart: Chart, name: str) -> Figure:
+    """The chart as SVG. `name` starts all of its ids, so that it has to be another for each figure of a page."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas  # not pyplot: no global state, no display
 
-    with mpl.rc_context(_STYLE):
-        canvas = Canvas(figsize=(7, 3.6), layout="constrained")
+    shown = chart.lines[:LINES]
+    lines = [Line(each.label, each.colour, averaged(each.points), each.dashed) for each in shown]
+    note = chart.note
+    if len(shown) < len(chart.lines):
+        note = f"The first {LINES} of {len(chart.lines)}; the tables have all. {note}".strip()
+    tips: dict[str, list[str]] = {}
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # The browser has the letters that our font lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        upright = chart.kind == "lines"
+        rows = 0 if upright else len(chart.ticks) * (0.16 + 0.15 * len(lines))
+        canvas = Canvas(figsize=(_WIDTH, _HEIGHT if upright else max(1.6, 0.9 + rows)), layout="constrained")
         axes = canvas.add_subplot()
         for i, line in enumerate(lines):
-            marker = _MARKERS[line.colour % len(_MARKERS)]
-            colour = _SERIES[line.colour % len(_SERIES)]
-            style: dict[str, Any] = {"color": colour, "label": clean(line.label), "linewidth": 1.8}
-            if bars:
-                axes.bar(line.x, line.y, color=colour, label=clean(line.label))
-            elif line.errors is not None:
-                # Shifted a little, so that error bars of different lines do not hide each other.
-                x = [value + 0.04 * (i - (len(lines) - 1) / 2) for value in line.x]
-                axes.errorbar(x, line.y, yerr=line.errors, capsize=3, marker=marker, **style)
+            # Shifted a little, so that marks of different lines do not hide each other.
+            place = i - (len(lines) - 1) / 2
+            if upright:
+                x, y = _upright(axes, line, i, place if chart.ticks else 0.0, chart.smooth)
             else:
-                dashes = _DASHES[i % len(_DASHES)]
-                axes.plot(line.x, line.y, marker=marker if len(line.x) < 3 else "", linestyle=dashes, **style)
-        if ticks:
-            axes.set_xticks(range(len(ticks)), [_wrapped(tick) for tick in ticks])
-            axes.set_xlim(-0.4, len(ticks) - 0.6)
-        axes.set_ylabel(y_label)
-        axes.set_xlabel(x_label)
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-        handles, labels = axes.get_legend_handles_labels()
-        # Under the axes: never over a line. A leading underscore would hide a label from matplotlib.
-        canvas.legend(handles, labels, loc="outside lower center", ncols=min(3, len(lines)))
+                x, y = _beside(axes, line, place, 0.8 / len(lines), chart.kind)
+            axes.plot(x, y, "o", markersize=12, color=_INK, alpha=0, zorder=10, gid=f"{_TIPS}{i}")
+            tips[f"{_TIPS}{i}"] = [point.tip for point in line.points]
+        _frame(axes, chart, upright)
+        if len(lines) > 1 or chart.named:
+            # Under the axes: never over a line. Passed by hand, since a leading underscore would hide a label.
+            handles = axes.get_legend_handles_labels()[0]
+            labels = [_cut(line.label, 44) for line in lines]
+            columns = next(n for n in (4, 3, 2, 1) if n == 1 or n * (max(map(len, labels)) + 5) < 56)
+            canvas.legend(
+                handles, labels, loc="outside lower center", ncols=min(columns, len(lines)), fontsize=9,
+                handlelength=2.8 if upright else 1.5,
+            )  # fmt: skip
         buffer = StringIO()
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Figure(title, _inline(buffer.getvalue(), re.sub(r"\W+", "-", title.lower()), alt), alt)
+    return Figure(clean(chart.title), _inline(buffer.getvalue(), name, clean(chart.alt), tips), clean(chart.alt), note)
 
 
-def _inline(svg: str, name: str, alt: str) -> str:
-    """An SVG file as an element of a page: no prolog, ids of its own, theme colours, and an alternative text."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = svg.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
-    svg = svg.replace(_INK, "currentColor")
+def _upright(axes: Any, line: Line, i: int, place: float, smooth: bool) -> tuple[list[float], list[float]]:
+    """Draw a line over x; where its points lie."""
+    colour, marker = _SERIES[line.colour % len(_SERIES)], _MARKERS[line.colour % len(_MARKERS)]
+    x, y = [point.x + 0.05 * place for point in line.points], [point.y for point in line.points]
+    dashes = "--" if line.dashed else "-" if any(p.low is not None for p in line.points) else _DASHES[i % len(_DASHES)]
+    fill = "none" if line.dashed else "full"
+    style: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.8, "label": f"line {i}"}
+    if smooth and len(x) >= MANY:
+        axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.35)
+        axes.plot(x, _smoothed(y), **style)
+    elif smooth and len(x) > 2:
+        axes.plot(x, y, marker=marker if len(x) < FEW else "", markersize=4, **style)
+    else:
+        axes.errorbar(x, y, yerr=_reach(line.points), capsize=3, marker=marker, markersize=5.5, fillstyle=fill, **style)
+    return x, y
+
+
+def _beside(axes: Any, line: Line, place: float, width: float, kind: str) -> tuple[list[float], list[float]]:
+    """Draw bars or boxes beside the ticks; where their points lie."""
+    colour, marker = _SERIES[line.colour % len(_SERIES)], _MARKERS[line.colour % len(_MARKERS)]
+    x, y = [point.y for point in line.points], [point.x + width * place for point in line.points]
+    label = f"line {line.colour}"
+    mark: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "", "markersize": 5, "capsize": 2.5}
+    if kind == "bars":
+        axes.barh(y, x, height=0.85 * width, color=colour, alpha=0.3)
+    else:
+        middles = [(at, *point.middle) for at, point in zip(y, line.points, strict=True) if point.middle]
+        axes.hlines([at for at, _, _ in middles], [low for _, low, _ in middles], [high for _, _, high in middles],
+                    color=colour, linewidth=6, alpha=0.4)  # fmt: skip
+    axes.errorbar(x, y, xerr=_reach(line.points), elinewidth=1.2, label=label, **mark)
+    return x, y
+
+
+def _frame(axes: Any, chart: Chart, upright: bool) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = [_wrapped(tick, max(8, 48 // len(chart.ticks)) if upright else 14) for tick in chart.ticks]
+    if upright:
+        axes.set_ylabel(clean(chart.value))
+        axes.set_xlabel(clean(chart.over))
+        if ticks:
+            axes.set_xticks(range(len(ticks)), ticks)
+            axes.set_xlim(-0.4, len(ticks) - 0.6)
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        return
+    axes.set_xlabel(clean(chart.value))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set_yticks(range(len(ticks)), ticks)
+    axes.set_ylim(len(ticks) - 0.5, -0.5)  # the first on top
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.use_sticky_edges = False  # room for the marks of bars that end at 0
+    axes.autoscale(axis="x")
+    axes.axvline(0, color=_INK, linewidth=0.8)
+    if chart.kind == "boxes":
+        axes.set_xlim(left=min(0.0, axes.dataLim.x0))
+
+
+def _reach(points: Sequence[Point]) -> list[list[float]] | None:
+    """How far intervals reach down and up; None where no point has one."""
+    if all(point.low is None or point.high is None for point in points):
+        return None
+    down = [max(0.0, p.y - p.low) if p.low is not None else 0.0 for p in points]
+    return [down, [max(0.0, p.high - p.y) if p.high is not None else 0.0 for p in points]]
+
+
+def averaged(points: Sequence[Point], most: int = _MOST) -> list[Point]:
+    """At most so many points: each the mean of its neighbours, so that a long training does not make a heavy page."""
+    size = -(-len(points) // most) if points else 1
+    if size == 1:
+        return list(points)
+    parts = [points[start : start + size] for start in range(0, len(points), size)]
+    return [
+        Point(sum(p.x for p in part) / len(part), sum(p.y for p in part) / len(part), part[len(part) // 2].tip)
+        for part in parts
+    ]
+
+
+def _smoothed(y: Sequence[float]) -> list[float]:
+    """The mean of each value and its neighbours, a twentieth of all."""
+    reach = max(2, len(y) // 40)
+    parts = [y[max(0, i - reach) : i + reach + 1] for i in range(len(y))]
+    return [sum(part) / len(part) for part in parts]
+
+
+def _inline(svg: str, name: str, alt: str, tips: dict[str, list[str]]) -> str:
+    """An SVG file as an element of a page: ids of its own, theme colours, an alternative text, and what points say."""
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _LINK)
+    root = ElementTree.fromstring(svg[svg.index("<svg") :])
+    for metadata in root.findall(f"{{{_SVG}}}metadata"):
+        root.remove(metadata)
+    for group in root.iter(f"{{{_SVG}}}g"):
+        if group.get("id") in tips:
+            marks, said = list(group.iter(f"{{{_SVG}}}use")), tips[group.get("id", "")]
+            for mark, tip in zip(marks, said, strict=True) if len(marks) == len(said) else ():
+                if tip:
+                    ElementTree.SubElement(mark, f"{{{_SVG}}}title").text = clean(tip)
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            if key == "id":
+                element.set(key, f"{name}-{value}")
+            elif key == f"{{{_LINK}}}href":
+                element.set(key, value.replace("#", f"#{name}-"))
+            elif key in ("d", "x", "y", "points", "transform"):
+                element.set(key, re.sub(r"(\.\d\d)\d+", r"\1", value))
+            elif key in ("style", "clip-path", "fill"):
+                element.set(key, _themed(value.replace("url(#", f"url(#{name}-")))
+    for size in ("width", "height"):  # the page decides; viewBox keeps the shape
+        root.attrib.pop(size, None)
+    root.set("role", "img")
+    root.set("aria-label", alt)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _themed(style: str) -> str:
+    style = style.replace(_INK, "currentColor")
     for i, colour in enumerate(_SERIES):
-        svg = svg.replace(colour, f"var(--series-{i + 1})")
-    alt = clean(alt)
-    head, rest = svg.split(">", 1)
-    head = re.sub(r' (?:width|height)="[^"]*pt"', "", head)  # the page decides; viewBox keeps the shape
-    return f'{head} role="img" aria-label="{escape(alt)}">{rest}'
+        style = style.replace(colour, f"var(--series-{i + 1})")
+    return style
 
 
-def _wrapped(text: str, width: int = 11) -> str:
-    import textwrap
+def _wrapped(text: str, width: int) -> str:
+    lines = textwrap.wrap(clean(text).replace("_", " "), width, max_lines=3, placeholder="…")
+    return "\n".join(lines) or " "
 
-    return "\n".join(textwrap.wrap(clean(text).replace("_", " "), width, break_long_words=False)) or text
+
+def _cut(text: str, most: int) -> str:
+    text = clean(text).replace("\n", " ")
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,5 +1,10 @@
-"""The tables of a run as plain text cells, the same for the terminal, the page and Markdown."""
+"""Tables as plain text cells, the same for the terminal, the page and Markdown; and how figures are written in them.
 
+Metrics are read through `at`, `number` and `items`, which take what is missing for unknown: a report is also made of
+what is half there.
+"""
+
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +13,18 @@ from typing import Any
 KIND_NAMES = {"in_domain": "in domain", "harder": "harder", "other": "other task"}
 MODEL_NAMES = {"base": "base", "sft": "SFT", "rl": "RL"}
 MISSING = "–"
-# Control characters can move the cursor or change the title; bidirectional ones can turn text around.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+ALL = "(all)"  # in place of a run's name, where a row holds for every run
+# Control characters can move the cursor or change the title; bidirectional ones can turn text around; halves of
+# characters and non-characters cannot be encoded, or not stand in XML.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells as text. `groups`: kinds of the columns or "". The first `labels` columns are words, the rest figures."""
+    """Cells as text. `groups`: kinds of the columns or "". The first `labels` columns are words, the rest figures.
+
+    `folded`: long and for reference; the page shows it closed.
+    """
 
     title: str
     columns: list[str]
@@ -22,10 +32,81 @@ class Table:
     note: str = ""
     groups: tuple[str, ...] = ()
     labels: int = 1
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model of one run: its name in metrics, the words that stand for it in tables and in figures, its colour."""
+
+    run: dict[str, Any]
+    name: str
+    cells: list[str]
+    label: str
+    colour: int
+
+
+def models_of(runs: Sequence[dict[str, Any]]) -> list[Model]:
+    """The models of all runs, in order, without the kept RL steps. A base that fared alike everywhere stands once."""
+    found: list[Model] = []
+    several = len(runs) > 1
+    bases = [at(run, "accuracy", "base") for run in runs]
+    shared = several and bases[0] is not None and all(base == bases[0] for base in bases)
+    for run in runs:
+        for name, _ in items(run, "accuracy"):
+            if kept_step(name) is not None or (name == "base" and shared and run is not runs[0]):
+                continue
+            everyone = name == "base" and shared
+            words = model_name(name)
+            cells = [*([ALL if everyone else run_label(run)] if several else []), words]
+            label = f"{run_label(run)}, {words}" if several and not everyone else words
+            # In the page of one run SFT and RL look alike whichever of them there is.
+            fixed = list(MODEL_NAMES).index(name) if name in MODEL_NAMES and not several else None
+            others = sum(model.name not in MODEL_NAMES for model in found)
+            colour = fixed if fixed is not None else len(found) if several else len(MODEL_NAMES) + others
+            found.append(Model(run, name, cells, label, colour))
+    return found
+
+
+def model_name(name: str) -> str:
+    """How a model of a run is called: "RL", "RL step 50", or the name that the recipe gives it."""
+    step = kept_step(name)
+    return MODEL_NAMES.get(name, name) if step is None else f"RL step {step}"
+
+
+def kept_step(name: str) -> int | None:
+    """50 for "rl@50"; None for a model that is no kept RL step."""
+    step = name.removeprefix("rl@")
+    return int(step) if step != name and step.isdecimal() else None
+
+
+def run_columns(runs: Sequence[Any]) -> list[str]:
+    """The first columns of a table of models."""
+    return ["run", "model"] if len(runs) > 1 else ["model"]
+
+
+def at(data: Any, *path: str) -> Any:
+    """What stands under a path of keys; None where any part of it is missing."""
+    for key in path:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def number(data: Any, *path: str) -> float | None:
+    """The finite number under a path; None where there is none."""
+    value = at(data, *path)
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if known else None
+
+
+def items(data: Any, *path: str) -> list[tuple[str, Any]]:
+    """Names and contents under a path; nothing where it is missing."""
+    value = at(data, *path)
+    return list(value.items()) if isinstance(value, dict) else []
 
 
 def clean(text: str) -> str:
-    """Text that is safe to print: control characters except newline and tab are replaced."""
+    """Text that is safe to print: control characters except newline and tab, and what is no character, are replaced."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -34,22 +115,35 @@ def percent(value: float | None, digits: int = 1) -> str:
     return MISSING if value is None else f"{100 * value:.{digits}f}"
 
 
-def with_error(mean: float | None, se: float | None) -> str:
-    """A share and its standard error in per cent: "12.5 ± 1.0"."""
-    return percent(mean) if mean is None or se is None else f"{percent(mean)} ± {percent(se)}"
+def interval(cell: Any) -> str:
+    """A share and its 95 % interval in per cent: "12.5 [10.1, 14.9]"."""
+    low, high = number(cell, "low"), number(cell, "high")
+    text = percent(number(cell, "mean"))
+    return text if text == MISSING or low is None or high is None else f"{text} [{percent(low)}, {percent(high)}]"
 
 
-def points(figures: dict[str, Any] | None, unit: str = "", gap: str = "\n") -> str:
-    """A difference in percentage points with its 95 % interval, and after `gap` its p-value."""
-    if not figures:
+def signed(value: float) -> str:
+    """A difference of shares in percentage points: "+12.5", "−3.0"; never "−0.0"."""
+    return f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def points(cell: Any, unit: str = "", gap: str = "\n") -> str:
+    """A difference in percentage points with its 95 % interval, and after `gap` its p-value (in brackets corrected)."""
+    mean, low, high = number(cell, "mean"), number(cell, "low"), number(cell, "high")
+    if mean is None:
         return MISSING
-    text = f"{100 * figures['mean']:+.1f}{unit}"
-    if figures["low"] is not None:
-        text += f" [{100 * figures['low']:+.1f}, {100 * figures['high']:+.1f}]"
-    return f"{text},{gap}{p_value(figures['p'])}"
+    text = signed(mean) + unit
+    if low is not None and high is not None:
+        text += f" [{signed(low)}, {signed(high)}]"
+    p, corrected = number(cell, "p"), number(cell, "p_adjusted")
+    if p is not None:
+        text += f",{gap}{p_value(p)}"
+        text += f" ({p_value(corrected).removeprefix('p ').removeprefix('= ')})" if corrected is not None else ""
+    return text
 
 
 def p_value(p: float) -> str:
+    """ "p = .012", "p < .001"."""
     return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
 
 
@@ -58,147 +152,53 @@ def figure(value: float | None, digits: int = 2) -> str:
     return MISSING if value is None else f"{value:,.{digits}f}"
 
 
+def kind_of(metrics: dict[str, Any], name: str) -> str:
+    """The kind of a set."""
+    kind = at(metrics, "sets", name, "kind")
+    return kind if isinstance(kind, str) and kind in KIND_NAMES else "in_domain"
+
+
 def ordered_sets(metrics: dict[str, Any]) -> list[str]:
     """Sets by kind: in domain, harder, other; within a kind as the recipe lists them."""
-    sets = metrics.get("sets", {})
-    return sorted(sets, key=lambda name: list(KIND_NAMES).index(sets[name]["kind"]))
+    names = [name for name, _ in items(metrics, "sets")]
+    return sorted(names, key=lambda name: list(KIND_NAMES).index(kind_of(metrics, name)))
 
 
 def set_headers(metrics: dict[str, Any]) -> tuple[list[str], tuple[str, ...]]:
     """The sets as column names, and the kind of each."""
     names = ordered_sets(metrics)
-    return names, tuple(KIND_NAMES[metrics["sets"][name]["kind"]] for name in names)
+    return names, tuple(KIND_NAMES[kind_of(metrics, name)] for name in names)
 
 
-def accuracy_table(runs: Sequence[dict[str, Any]], modes: Sequence[str] = ("sampled", "greedy")) -> Table:
-    """One row a model and mode (and run, for several runs), one column a set."""
-    names, kinds = set_headers(runs[0]) if runs else ([], ())
-    rows = []
-    for metrics in runs:
-        label = [run_label(metrics)] if len(runs) > 1 else []
-        for model, sets in metrics.get("accuracy", {}).items():
-            for mode in modes:
-                if any(mode in sets.get(name, {}) for name in names):
-                    cells = [sets.get(name, {}).get(mode, {}) for name in names]
-                    title = MODEL_NAMES.get(model, model) + (", greedy" if mode == "greedy" else "")
-                    rows.append([*label, title, *(with_error(c.get("mean"), c.get("se")) for c in cells)])
-    labels = 2 if len(runs) > 1 else 1
-    note = "Per cent of responses that are right ± standard error over questions."
-    if runs:
-        note += " Questions: " + ", ".join(f"{n} {runs[0]['sets'][n]['n_questions']}" for n in names) + "."
-        note += lost_note(runs)
-    columns = [*(["run"] if labels == 2 else []), "model", *names]
-    return Table("Accuracy", columns, rows, note, ("",) * labels + kinds, labels)
-
-
-def lost_note(runs: Sequence[dict[str, Any]]) -> str:
-    """A sentence on responses that were not scored, "" where all were."""
-    models = [sets for metrics in runs for sets in metrics.get("accuracy", {}).values()]
-    lost = sum(cell["not_scored"] for sets in models for modes in sets.values() for cell in modes.values())
-    return f" Left out: {lost} responses that could not be made or checked." if lost else ""
-
-
-def length_table(runs: Sequence[dict[str, Any]]) -> Table:
-    """Length, truncation and missing answers of sampled responses: one row a model, one column a set."""
-    names, kinds = set_headers(runs[0]) if runs else ([], ())
-    rows = []
-    for metrics in runs:
-        label = [run_label(metrics)] if len(runs) > 1 else []
-        for model, sets in metrics.get("accuracy", {}).items():
-            cells = [sets.get(name, {}).get("sampled") for name in names]
-            rows.append([*label, MODEL_NAMES.get(model, model), *(_lengths(cell) for cell in cells)])
-    labels = 2 if len(runs) > 1 else 1
-    columns = [*(["run"] if labels == 2 else []), "model", *names]
-    note = "Mean tokens / % cut at the length limit / % without an answer."
-    return Table("Length of responses", columns, rows, note, ("",) * labels + kinds, labels)
-
-
-def _lengths(cell: dict[str, Any] | None) -> str:
-    if not cell:
-        return MISSING
-    return f"{figure(cell['mean_tokens'], 0)} / {percent(cell['truncated'], 0)} / {percent(cell['no_answer'], 0)}"
-
-
-def skill_table(runs: Sequence[dict[str, Any]]) -> Table:
-    """One row a model and set."""
-    rows = []
-    for metrics in runs:
-        label = [run_label(metrics)] if len(runs) > 1 else []
-        for model, sets in metrics.get("skill_use", {}).items():
-            for name in ordered_sets(metrics):
-                use = sets.get(name)
-                if use:
-                    rows.append(
-                        [
-                            *label,
-                            MODEL_NAMES.get(model, model),
-                            name,
-                            *(figure(use[key]) for key in ("answers", "distinct_answers", "reflections", "retries")),
-                            f"{figure(use['f1_correct'])} / {figure(use['f1_incorrect'])}",
-                            f"{percent(use['lost'])}",
-                        ]
-                    )
-    labels = 3 if len(runs) > 1 else 2
-    columns = ["model", "set", "answers", "distinct", "reflections", "retries", "verdict F1", "lost %"]
-    note = (
-        "Means per sampled response. Verdict F1: on correct / on incorrect answers, judged against the true grade. "
-        "Lost: an explicit answer was right but not the final one."
-    )
-    return Table("Use of skills", [*(["run"] if labels == 3 else []), *columns], rows, note, labels=labels)
-
-
-def training_table(runs: Sequence[dict[str, Any]]) -> Table:
-    """One row a training stage and figure: first step and mean of the last steps."""
-    rows = []
-    for metrics in runs:
-        label = [run_label(metrics)] if len(runs) > 1 else []
-        for stage, figures in metrics.get("training", {}).items():
-            for name, last in figures.get("last", {}).items():
-                first = figures["first"].get(name)
-                cells = [f"{figures['steps']:.0f}", name.replace("_", " "), _short(first), _short(last)]
-                rows.append([*label, MODEL_NAMES[stage], *cells])
-    labels = 2 if len(runs) > 1 else 1
-    columns = [*(["run"] if labels == 2 else []), "stage", "steps", "figure", "first step", "at the end"]
-    return Table("Training", columns, rows, "At the end: mean of the last 10 steps.", labels=labels)
-
-
-def cost_table(metrics: dict[str, Any]) -> Table:
-    """Time, tokens sampled and peak memory of each stage."""
-    rows = [
-        [stage, figure(c["seconds"], 0), figure(c["tokens"], 0), figure(c["peak_memory_mb"], 0)]
-        for stage, c in metrics.get("cost", {}).items()
-    ]
-    return Table("Cost", ["stage", "seconds", "tokens", "peak memory MB"], rows)
-
-
-def differences_table(metrics: dict[str, Any]) -> Table:
-    """Paired differences between the models of one run."""
-    names, kinds = set_headers(metrics)
-    rows = [
-        [" − ".join(MODEL_NAMES.get(m, m) for m in pair.split("-")), *(points(sets.get(name)) for name in names)]
-        for pair, sets in metrics.get("differences", {}).items()
-    ]
-    note = "Percentage points [95 % interval], paired by question (t-test), sampled responses."
-    return Table("Differences", ["models", *names], rows, note, ("", *kinds))
+def kinds_of(metrics: dict[str, Any]) -> list[str]:
+    """The kinds that there are sets of, in order."""
+    present = {kind_of(metrics, name) for name in ordered_sets(metrics)}
+    return [kind for kind in KIND_NAMES if kind in present]
 
 
 def run_label(metrics: dict[str, Any]) -> str:
     """A run's name, with its method where the name does not say it."""
-    run = metrics["run"]
-    if "label" in run:  # set where runs stand side by side
-        return str(run["label"])
-    return str(run["name"]) if run["method"] in run["name"] else f"{run['name']} ({run['method']})"
+    if label := at(metrics, "run", "label"):  # set where runs stand side by side
+        return str(label)
+    name, method = str(at(metrics, "run", "name") or "run"), str(at(metrics, "run", "method") or "")
+    return name if method in name else f"{name} ({method})"
 
 
 def markdown(table: Table) -> str:
-    """The table as GitHub Markdown."""
+    """The table as GitHub Markdown, under a heading. Names stay text: no HTML, links or code come of them."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return "| " + " | ".join(map(plain, cells)) + " |"
 
+    columns = [
+        f"{column} ({group})" if group else column
+        for column, group in zip(table.columns, table.groups or ("",) * len(table.columns), strict=True)
+    ]
     marks = ["---" if i < table.labels else "---:" for i in range(len(table.columns))]
-    return "\n".join([line(table.columns), line(marks), *map(line, table.rows), "", table.note]).rstrip() + "\n"
+    lines = [f"### {plain(table.title)}", "", line(columns), line(marks), *map(line, table.rows), "", plain(table.note)]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _short(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.4g}"
+def plain(text: str) -> str:
+    """Text as one line of Markdown that shows just that."""
+    return re.sub(r"[\\|<&`*~]|(?<=\])\(", r"\\\g<0>", " ".join(clean(text).split()))

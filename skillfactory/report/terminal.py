@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from skillfactory.report import tables, verdict
-from skillfactory.report.comparison import compare, difference_tables, metrics_of, settings_table
-from skillfactory.report.curation import curation_tables
+from skillfactory.report.comparison import Comparison, compare, metrics_of, settings_table
+from skillfactory.report.sections import material, sections
 from skillfactory.report.tables import Table, clean
 
 if TYPE_CHECKING:
@@ -13,36 +13,33 @@ if TYPE_CHECKING:
 
     from skillfactory.store import LoadedRun
 
+_BESIDE = ("Versions",)  # not for a terminal
+_COMPARED = ("accuracy", "forcing", "skills")  # sections; all others are on the page
+
 
 def print_run(run: "LoadedRun", console: "Console") -> None:
-    """Print accuracy, differences, skill use, training, curation and cost of one run."""
+    """Print all tables of one run."""
     metrics = metrics_of(run)
     _line(console, f"{tables.run_label(metrics)} on {metrics['run']['model']}, seed {metrics['run']['seed']}", "bold")
     _line(console, verdict.of_run(metrics))
-    for table in (
-        tables.accuracy_table([metrics]),
-        tables.differences_table(metrics),
-        tables.length_table([metrics]),
-        tables.skill_table([metrics]),
-        tables.training_table([metrics]),
-        *curation_tables(metrics["curation"]),
-        tables.cost_table(metrics),
-    ):
-        print_table(table, console)
+    for sentence in verdict.uncertain([metrics]):
+        _line(console, sentence, "dim")
+    for section in sections(material([run], [metrics])):
+        for table in section.tables:
+            if table.title not in _BESIDE:
+                print_table(table, console)
 
 
-def print_comparison(runs: Sequence["LoadedRun"], console: "Console") -> None:
+def print_comparison(runs: Sequence["LoadedRun"], console: "Console", comparison: Comparison | None = None) -> None:
     """Print runs side by side. Raises SkillFactoryError where they were not asked the same questions."""
-    comparison = compare(runs)
+    comparison = comparison or compare(runs)
     _line(console, verdict.of_comparison(comparison))
-    for table in (
-        tables.accuracy_table(comparison.metrics),
-        *difference_tables(comparison),
-        tables.length_table(comparison.metrics),
-        tables.skill_table(comparison.metrics),
-        settings_table(comparison),
-    ):
-        print_table(table, console)
+    for sentence in verdict.uncertain(comparison.metrics, comparison):
+        _line(console, sentence, "dim")
+    for section in sections(material(runs, comparison.metrics, comparison)):
+        measured = [table for table in section.tables if not table.folded and section.id in _COMPARED]
+        for table in measured if section.id != "cost" else [settings_table(comparison)]:
+            print_table(table, console)
 
 
 def print_table(table: Table, console: "Console") -> None:

@@ -1,6 +1,8 @@
-"""What SFT and GRPO share: trainer settings, metrics to a file, checkpoints that survive a kill, the saved model."""
+"""What SFT and GRPO share: trainer settings, metrics to a file, checkpoints that survive a kill, models to keep."""
 
 import json
+import math
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -12,11 +14,15 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from skillfactory import files, seeds
 from skillfactory.recipe import Recipe, Training
+from skillfactory.store import Stage
+from skillfactory.training import loggers
 
 METRICS = "metrics.jsonl"
+STEPS = "steps"  # the folder of kept steps in that of the stage
+_TOLD = ("loss", "reward", "length", "truncated", "answers")  # in the stage's progress
 
 
-def trainer_settings(recipe: Recipe, section: Training, name: str, folder: Path, on_cpu: bool) -> dict[str, Any]:
+def trainer_settings(recipe: Recipe, section: Training, stage: Stage, on_cpu: bool) -> dict[str, Any]:
     """Keyword arguments that TRL's configurations of both stages take."""
     import torch
 
@@ -26,7 +32,7 @@ def trainer_settings(recipe: Recipe, section: Training, name: str, folder: Path,
         else torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     )
     return {
-        "output_dir": str(folder / "checkpoints"),
+        "output_dir": str(stage.path / "checkpoints"),
         "learning_rate": section.learning_rate,
         "lr_scheduler_type": section.schedule,
         "warmup_steps": section.warmup,
@@ -37,12 +43,12 @@ def trainer_settings(recipe: Recipe, section: Training, name: str, folder: Path,
         "gradient_checkpointing": section.gradient_checkpointing,
         "bf16": bf16,
         "use_cpu": on_cpu,
-        "seed": seeds.derive(recipe.seed, name) % 2**31,
+        "seed": seeds.derive(recipe.seed, stage.path.name) % 2**31,
         "save_steps": section.save_every,
         "save_total_limit": 1,
         "logging_steps": 1,
-        "report_to": "none",
         "disable_tqdm": True,
+        **loggers.settings(recipe, stage),
     }
 
 
@@ -68,12 +74,14 @@ class MetricsFile(TrainerCallback):
         figures = self.line(logs or {})
         if figures is None:
             return
+        # JSON has no NaN: a figure that is none (a step of which no check came back) is unknown.
+        figures = {k: v if v is None or math.isfinite(v) else None for k, v in figures.items()}
         now = time.monotonic()
         self.step += 1
         seconds, self.last = now - self.last, now
         with files.told(str(self.path)), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self.step, **figures, "seconds": round(seconds, 3)}) + "\n")
-        self.advance(1, **{k: v for k, v in figures.items() if k in ("loss", "reward", "length", "truncated")})
+        self.advance(1, **{k: v for k, v in figures.items() if k in _TOLD and v is not None})
 
     def lines(self) -> list[dict[str, Any]]:
         """The figures of every step so far."""
@@ -112,11 +120,37 @@ def last_checkpoint(folder: Path) -> tuple[str | None, int]:
 
 def save_model(model: Any, tokenizer: Any, dtype: Any, folder: Path) -> None:
     """Write `folder`/model as a Hugging Face folder in `dtype`, whole or not at all, and drop the checkpoints."""
-    temporary = folder / f"{files.TEMPORARY}model"
-    shutil.rmtree(temporary, ignore_errors=True)
-    with files.told(str(folder / "model")):
-        model.to(dtype).save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        shutil.rmtree(folder / "model", ignore_errors=True)
-        temporary.rename(folder / "model")
+    model.config.use_cache = True  # TRL turned it off for the training; who samples from the model wants it
+    _write_model(model.to(dtype), tokenizer, folder, "model")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def keep_model(model: Any, tokenizer: Any, folder: Path, step: int) -> None:
+    """Write `folder`/steps/STEP as a Hugging Face folder in the model's own type, whole or not at all."""
+    _write_model(model, tokenizer, folder, f"{STEPS}/{step}")
+
+
+def drop_kept(folder: Path, after: int) -> None:
+    """Remove the kept models of steps that a kill threw away (those after the checkpoint that training resumes from).
+
+    They are made again; unless `rl.keep_every` has changed since.
+    """
+    for kept in (folder / STEPS).glob("[0-9]*"):
+        if int(kept.name) > after:
+            shutil.rmtree(kept)
+
+
+def _write_model(model: Any, tokenizer: Any, folder: Path, name: str) -> None:
+    """Written beside its place, where `Stage.begin` clears what a kill leaves, flushed to disk, and moved there."""
+    temporary, place = folder / f"{files.TEMPORARY}model", folder / name
+    shutil.rmtree(temporary, ignore_errors=True)
+    with files.told(str(place)):
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        for path in (*temporary.iterdir(), temporary):
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(exist_ok=True)
+        temporary.rename(place)

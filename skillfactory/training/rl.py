@@ -4,13 +4,14 @@ Deviations from TRL's defaults, for speed alone (benchmarks/): rollouts come fro
 of like length share a micro-batch, and micro-batches in which no group has signal are not computed.
 """
 
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from skillfactory import seeds
@@ -22,15 +23,16 @@ from skillfactory.engines.transformers import stop_ids
 from skillfactory.errors import NothingLeftError, RecipeError
 from skillfactory.recipe import Recipe, Rl
 from skillfactory.records import Question
-from skillfactory.store import Run
-from skillfactory.training import common
+from skillfactory.store import Run, Stage
+from skillfactory.training import common, loggers
 from skillfactory.training.reward import make_reward
+from skillfactory.training.skills import SKILLS
 
 PATIENCE = 10  # steps without a single right rollout after which RL gives up
 
 
 def run(recipe: Recipe, run: Run) -> None:
-    """Train by GRPO into `rl/model`."""
+    """Train by GRPO into `rl/model`, and keep the steps in between that the recipe asks for in `rl/steps`."""
     stage = run.stage("rl")
     start: Path | None = run.stage("sft").path / "model"
     if start is None or not start.is_dir():
@@ -41,12 +43,16 @@ def run(recipe: Recipe, run: Run) -> None:
     behaviour = load_model(recipe, start)  # a copy in the sampling type, refreshed before each step's rollouts
     model = load_model(recipe, start, training=True)
     rollouts = _Rollouts(recipe, chat, behaviour)
-    args = configure(recipe, stage.path, len(questions), behaviour.device.type == "cpu")
+    args = configure(recipe, stage, len(questions), behaviour.device.type == "cpu")
 
     checkpoint, updates = common.last_checkpoint(stage.path)
     per_step = updates_per_step(recipe.rl, len(questions))
     done = updates // per_step
-    with stage.track(recipe.rl.steps, "GRPO steps", done=done) as advance:
+    common.drop_kept(stage.path, after=done)
+    with (
+        loggers.started(recipe, stage, updates) as logging,
+        stage.track(recipe.rl.steps, "GRPO steps", done=done) as advance,
+    ):
         metrics = common.MetricsFile(stage.path, lambda logs: _line(logs, rollouts, recipe.rl), advance, done)
         trainer = LengthSortedGRPOTrainer(
             model=model,
@@ -57,7 +63,7 @@ def run(recipe: Recipe, run: Run) -> None:
             ),
             processing_class=chat.tokenizer,
             rollout_func=rollouts,
-            callbacks=[metrics],
+            callbacks=[metrics, KeptSteps(rollouts, stage.path, recipe.rl.keep_every * per_step, per_step), *logging],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -90,12 +96,12 @@ def updates_per_step(rl: Rl, questions: int) -> int:
     return rl.prompts_per_step // mini
 
 
-def configure(recipe: Recipe, folder: Path, questions: int, on_cpu: bool) -> GRPOConfig:
+def configure(recipe: Recipe, stage: Stage, questions: int, on_cpu: bool) -> GRPOConfig:
     """The recipe's RL section in TRL's terms, in which a step is one optimizer update."""
     rl = recipe.rl
     per_step = updates_per_step(rl, questions)
     rollouts = rl.prompts_per_step * rl.group_size
-    settings = common.trainer_settings(recipe, rl, "rl", folder, on_cpu)
+    settings = common.trainer_settings(recipe, rl, stage, on_cpu)
     return GRPOConfig(
         **{**settings, "save_steps": rl.save_every * per_step},
         max_steps=rl.steps * per_step,
@@ -124,10 +130,7 @@ class _Rollouts:
 
     def __call__(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         began = time.monotonic()
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        with torch.no_grad():
-            for behind, ahead in zip(self.behaviour.parameters(), policy.parameters(), strict=True):
-                behind.copy_(ahead)
+        self.follow(trainer.accelerator.unwrap_model(trainer.model))
         ids = [self.chat.encode(prompt) for prompt in prompts]
         step = trainer.state.global_step
         streams = [seeds.derive(self.recipe.seed, "rollout", step, i) for i in range(len(ids))]
@@ -136,6 +139,29 @@ class _Rollouts:
             completions[done.index] = done.ids
         self.seconds = time.monotonic() - began
         return {"prompt_ids": ids, "completion_ids": completions, "logprobs": None}
+
+    def follow(self, policy: Any) -> None:
+        """Make the sampling copy what the policy is now."""
+        with torch.no_grad():
+            for behind, ahead in zip(self.behaviour.parameters(), policy.parameters(), strict=True):
+                behind.copy_(ahead)
+
+
+class KeptSteps(TrainerCallback):
+    """Keeps the policy as `folder`/steps/STEP after every `every` optimizer updates (0: never), but for the last one.
+
+    What is kept is the sampling copy, so it costs no memory, and is in the type that the last one is saved in.
+    A step is kept before its checkpoint is written: so what a checkpoint is past is there.
+    """
+
+    def __init__(self, rollouts: _Rollouts, folder: Path, every: int, per_step: int) -> None:
+        self.rollouts, self.folder, self.every, self.per_step = rollouts, folder, every, per_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            self.rollouts.follow(model)
+            step = state.global_step // self.per_step
+            common.keep_model(self.rollouts.behaviour, self.rollouts.chat.tokenizer, self.folder, step)
 
 
 class LengthSortedGRPOTrainer(GRPOTrainer):
@@ -185,8 +211,8 @@ def _line(logs: dict[str, Any], rollouts: _Rollouts, rl: Rl) -> dict[str, Any] |
     """A line of metrics.jsonl from TRL's log; None for a log without new rollouts. Raises NothingLeftError."""
     if "reward" not in logs:
         return None
-    right = logs["reward"] or 0.0
-    rollouts.dry = 0 if right else rollouts.dry + 1
+    right = logs["reward"]  # NaN where all checks broke
+    rollouts.dry = 0 if right and math.isfinite(right) else rollouts.dry + 1
     if rollouts.dry >= PATIENCE:
         raise NothingLeftError(
             f"GRPO: no rollout was right in {PATIENCE} steps of {rl.prompts_per_step * rl.group_size}, so there is "
@@ -198,6 +224,7 @@ def _line(logs: dict[str, Any], rollouts: _Rollouts, rl: Rl) -> dict[str, Any] |
         "entropy": logs.get("entropy"),
         "no_signal": logs["frac_reward_zero_std"],
         "truncated": logs["completions/clipped_ratio"],
+        **{name: logs.get(f"skills/{name}") for name in SKILLS},
         "loss": logs.get("loss"),
         "grad_norm": logs.get("grad_norm"),
         "learning_rate": logs.get("learning_rate"),

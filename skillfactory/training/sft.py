@@ -16,7 +16,7 @@ def run(recipe: Recipe, run: Run) -> None:
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
-    from skillfactory.training import common
+    from skillfactory.training import common, loggers
 
     stage = run.stage("sft")
     traces = run.stage("traces").rows(Trace)
@@ -33,7 +33,7 @@ def run(recipe: Recipe, run: Run) -> None:
     examples = [tokenize(chat, trace) for trace in traces]
     batch = min(recipe.sft.batch_size, len(examples))
     micro = min(recipe.sft.micro_batch, batch)
-    settings = common.trainer_settings(recipe, recipe.sft, "sft", stage.path, on_cpu)
+    settings = common.trainer_settings(recipe, recipe.sft, stage, on_cpu)
     args = SFTConfig(
         **{**settings, "per_device_train_batch_size": micro},
         num_train_epochs=recipe.sft.epochs,
@@ -44,14 +44,14 @@ def run(recipe: Recipe, run: Run) -> None:
     per_epoch = math.ceil(math.ceil(len(examples) / micro) / args.gradient_accumulation_steps)
     steps = math.ceil(recipe.sft.epochs * per_epoch)
     checkpoint, done = common.last_checkpoint(stage.path)
-    with stage.track(steps, "SFT steps", done=done) as advance:
+    with loggers.started(recipe, stage, done) as logging, stage.track(steps, "SFT steps", done=done) as advance:
         metrics = common.MetricsFile(stage.path, _line, advance, done)
         trainer = SFTTrainer(
             model=model,
             args=args,
             train_dataset=Dataset.from_list(examples),
             processing_class=chat.tokenizer,
-            callbacks=[metrics],
+            callbacks=[metrics, *logging],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=checkpoint)
