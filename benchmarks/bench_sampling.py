@@ -13,6 +13,7 @@ from skillfactory.tasks.questions import task_of
 PROMPTS, COPIES = 64, 2  # different prompts, and how often each is asked
 EVEN = 150  # tokens of every row
 MEAN, LONGEST = 100, 400  # tokens of uneven rows: geometric, cut at the longest
+ANSWERS, BEGUN, MORE = 256, 900, 32  # answers that have begun, tokens of each, and tokens more of each
 
 
 def end_rows(model: Any, end: int, mean: float) -> None:
@@ -62,6 +63,24 @@ def ours(model: str, uneven: bool) -> dict[str, float]:
         return sum(len(done.ids) for done in sample(loaded, prompts, streams, params, [end], len(prompts)))
 
     return _timed(run, LONGEST if uneven else EVEN)
+
+
+def long_prompts(model: str) -> dict[str, float]:
+    """Our sampler on one batch of long prompts that share nothing, as when answers go on; what counts is the memory."""
+    import torch
+
+    from skillfactory.engines.sampler import sample
+
+    loaded, chat, _ = prepare(model, 1, "auto")
+    end_rows(loaded, chat.tokenizer.eos_token_id, 0)
+    generator = torch.Generator().manual_seed(0)
+    prompts = torch.randint(0, len(chat.tokenizer), (ANSWERS, BEGUN), generator=generator).tolist()
+
+    def run(longest: int) -> int:
+        params = SamplingParams(1.0, 1.0, 0, 1.0, longest)
+        return sum(len(done.ids) for done in sample(loaded, prompts, range(ANSWERS), params, [], ANSWERS))
+
+    return _timed(run, MORE)
 
 
 def generate(model: str, uneven: bool, threads: int) -> dict[str, float]:

@@ -54,6 +54,7 @@ def cases() -> dict[str, Case]:
             f"{what}: generate, 1 thread", partial(bench_sampling.generate, uneven=uneven, threads=1), speed, plain
         )
         found[f"sampler-{law}"] = Case(f"{what}: ours", partial(bench_sampling.ours, uneven=uneven), speed, plain)
+    found["sampler-long"] = Case("sampling after 256 prompts of 900 tokens", bench_sampling.long_prompts, ("seconds",))
     trl = bench_training.grpo_trl
     found["grpo-trl"] = Case("GRPO step: TRL's defaults", partial(trl, threads=0), ("seconds a step",))
     found["grpo-trl-1"] = Case(

@@ -17,7 +17,10 @@ from skillfactory import engines
 from skillfactory.engines.base import Engine, Request, SamplingParams
 from skillfactory.engines.ray import ENVIRONMENT
 from skillfactory.errors import EngineError, ModelError, QuestionError
+from skillfactory.evaluation import responses
+from skillfactory.evaluation.talks import Item, modes_of
 from skillfactory.recipe import Recipe
+from skillfactory.tasks import get
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray Data (pip install 'ray[data]')")
 SHORT = SamplingParams(temperature=0.7, top_p=1.0, top_k=0, repetition_penalty=1.0, max_tokens=8)
@@ -163,6 +166,21 @@ def test_an_error_that_cannot_travel_is_named(running: Any) -> None:
 
 
 @needs_ray
+def test_workers_evaluate_as_this_process_does_budget_forcing_included(running: Any) -> None:
+    task = {"name": "multiplication", "params": {"digits": 2}}
+    evaluation = {
+        "max_tokens": 6, "samples": 1, "sets": {"two": {"task": task, "n": 6}},
+        "forcing": {"budgets": [12], "answer_tokens": 4},
+    }  # fmt: skip
+    recipe = make_recipe(method="evaluate", evaluation=evaluation, engines={"ray": {"workers": 2, "batch": 3}})
+    members = get("multiplication", digits=2).generate(6, 0, "eval")
+    items = [Item(each, modes_of(each, recipe)) for each in responses.asks("base", {"two": members}, recipe)]
+    work = partial(responses.respond, recipe=recipe)
+    found = [sorted(engines.stream(recipe, name, work, items), key=repr) for name in ("ray", "transformers")]
+    assert len(found[0]) == 6 * 4
+    assert found[0] == found[1]
+
+
 def test_a_worker_that_fits_nowhere_is_refused(running: Any) -> None:
     with pytest.raises(
         EngineError, match=r"wants 1 CPUs and 2 GPUs \(engines\.ray\).+has 2 CPUs, 0 GPUs; ask for less"

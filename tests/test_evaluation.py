@@ -163,7 +163,7 @@ def test_each_set_has_its_samples_and_forcing_its_modes(tmp_path: Path, monkeypa
         ("three", "greedy"): 2,
     }
     assert counts["responses"] == len(rows)
-    assert counts["tokens"] == sum(r.tokens for r in rows)
+    assert counts["tokens"] == 5 * len(log), "each completion's once"
     assert counts["correct"] == sum(r.outcome == "correct" for r in rows)
     forced = [r for r in rows if r.mode == "forced-40"]
     assert {(r.forced, r.tokens) for r in forced} == {(2, 15)}  # three times five tokens

@@ -122,7 +122,7 @@ def test_forced_responses_stand_beside_the_others(finished: Finished) -> None:
     rl = metrics["accuracy"]["rl"]["2_digits"]
     assert row[2] == f"{BUDGET:,}"
     assert row[3] == row[4] == row[5], "the same texts"
-    assert row[6] == row[7] == "+0.0,\np = 1.000"
+    assert row[6] == row[7] == "+0.0\np = 1.000"
     assert row[8] == f"{2 * rl['sampled']['mean_tokens']:,.0f}"
 
 
@@ -401,3 +401,20 @@ def test_numbers_are_read_with_care() -> None:
 def test_traces_are_shown_in_pieces() -> None:
     pieces = page.pieces_of(trace("12"))
     assert "".join(piece.text for piece in pieces) == trace("12")
+
+
+def test_a_set_that_moves_against_its_kind_is_named() -> None:
+    def figures(mean: float, p: float) -> dict[str, float]:
+        return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "p": p, "p_adjusted": p, "n_questions": 50}
+
+    sets = {name: {"kind": kind, "n_questions": 50} for name, kind in (("a", "harder"), ("b", "harder"), ("c", "other"))}
+    by_set = {"a": figures(0.3, 0.001), "b": figures(-0.1, 0.01), "c": figures(-0.1, 0.01)}
+    by_kind = {"harder": figures(0.1, 0.001), "other": figures(-0.1, 0.01)}
+    metrics = {
+        "run": {"name": "x", "method": "rl_only"}, "sets": sets, "accuracy": {"rl": {"a": {}}},
+        "differences": {"rl": {"base": by_set}}, "differences_by_kind": {"rl": {"base": by_kind}},
+    }  # fmt: skip
+    said = "Unlike the other sets of its kind, the RL model is worse on b (−10.0 points)."
+    assert said in verdict.uncertain([metrics])
+    by_set["b"] = figures(-0.1, 0.2)
+    assert not any("Unlike" in each for each in verdict.uncertain([metrics]))

@@ -150,7 +150,7 @@ def run(recipe: Recipe, run: "Run") -> None:
             with stage.track(total, f"responses of {model}", done=total - missing) as advance:
                 fresh = engines.stream(recipe, recipe.evaluation.engine, partial(respond, recipe=recipe), items, folder)
                 keep(stage, fresh, advance)
-    stage.finish(**_counts(stage))
+    stage.finish(**_counts(stage, recipe))
 
 
 def keys_of(stage: "Stage") -> set[Key]:
@@ -191,14 +191,19 @@ def keep(stage: "Stage", responses: Iterator[Response], advance: Callable[..., N
         stage.append(shard)
 
 
-def _counts(stage: "Stage") -> dict[str, int]:
-    """What the manifest says of all responses."""
+def _counts(stage: "Stage", recipe: Recipe) -> dict[str, int]:
+    """What the manifest says. `tokens` are those sampled: both lines of budget forcing hold the sample before them."""
     counts = dict.fromkeys(("responses", "correct", "no_answer", "failed", "tokens"), 0)
-    for table in stage.tables(("outcome", "reason", "tokens")):
-        outcomes = table["outcome"].to_pylist()
-        counts["responses"] += table.num_rows
-        counts["correct"] += outcomes.count("correct")
-        counts["no_answer"] += outcomes.count("no_answer")
-        counts["failed"] += sum(reason in BROKEN for reason in table["reason"].to_pylist())
-        counts["tokens"] += sum(table["tokens"].to_pylist())
+    budgets = recipe.evaluation.forcing.budgets
+    # What each response's tokens count for: the ends of both lines hold the sample that they went on from.
+    weights = {"sampled": 1, "greedy": 1} | {f"{line}-{budgets[-1]}": 1 for line in ("unforced", "forced") if budgets}
+    for table in stage.tables(("model", "mode", "outcome", "reason", "tokens")):
+        columns = [table[name].to_pylist() for name in ("model", "mode", "outcome", "reason", "tokens")]
+        for model, mode, outcome, reason, tokens in zip(*columns, strict=True):
+            goes_on = mode == "sampled" and budgets and "@" not in model
+            counts["responses"] += 1
+            counts["correct"] += outcome == "correct"
+            counts["no_answer"] += outcome == "no_answer"
+            counts["failed"] += reason in BROKEN
+            counts["tokens"] += (weights.get(mode, 0) - 2 * bool(goes_on)) * tokens
     return counts

@@ -58,8 +58,11 @@ def draw(chart: Chart, name: str) -> Figure:
         # The browser has the letters that our font lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing")
         upright = chart.kind == "lines"
-        rows = 0 if upright else len(chart.ticks) * (0.16 + 0.15 * len(lines))
-        canvas = Canvas(figsize=(_WIDTH, _HEIGHT if upright else max(1.6, 0.9 + rows)), layout="constrained")
+        labels = [_cut(line.label, 44) for line in lines] if len(lines) > 1 or chart.named else []
+        columns = _columns(labels)
+        height = _HEIGHT if upright else max(1.6, 0.9 + len(chart.ticks) * (0.16 + 0.15 * len(lines)))
+        below = 0.17 * max(0, -(-len(labels) // columns) - 1)  # further rows of the legend take nothing from the plot
+        canvas = Canvas(figsize=(_WIDTH, height + below), layout="constrained")
         axes = canvas.add_subplot()
         for i, line in enumerate(lines):
             # Shifted a little, so that marks of different lines do not hide each other.
@@ -71,18 +74,21 @@ def draw(chart: Chart, name: str) -> Figure:
             axes.plot(x, y, "o", markersize=12, color=_INK, alpha=0, zorder=10, gid=f"{_TIPS}{i}")
             tips[f"{_TIPS}{i}"] = [point.tip for point in line.points]
         _frame(axes, chart, upright)
-        if len(lines) > 1 or chart.named:
+        if labels:
             # Under the axes: never over a line. Passed by hand, since a leading underscore would hide a label.
-            handles = axes.get_legend_handles_labels()[0]
-            labels = [_cut(line.label, 44) for line in lines]
-            columns = next(n for n in (4, 3, 2, 1) if n == 1 or n * (max(map(len, labels)) + 5) < 56)
             canvas.legend(
-                handles, labels, loc="outside lower center", ncols=min(columns, len(lines)), fontsize=9,
+                axes.get_legend_handles_labels()[0], labels, loc="outside lower center", ncols=columns, fontsize=9,
                 handlelength=2.8 if upright else 1.5,
             )  # fmt: skip
         buffer = StringIO()
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Figure(clean(chart.title), _inline(buffer.getvalue(), name, clean(chart.alt), tips), clean(chart.alt), note)
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """How many labels of a legend fit beside each other."""
+    longest = max(map(len, labels), default=0) + 5
+    return next(n for n in (4, 3, 2, 1) if n == 1 or (n <= len(labels) and n * longest < 56))
 
 
 def _upright(axes: Any, line: Line, i: int, place: float, smooth: bool) -> tuple[list[float], list[float]]:

@@ -25,21 +25,26 @@ from skillfactory.report.tables import (
 
 def parts(runs: Sequence[dict[str, Any]]) -> list[Table | Chart | None]:
     """What the section holds; nothing where there was no forcing."""
-    return [*(budget_chart(runs, kind) for kind in kinds_of(runs[0])), forcing_table(runs)] if _any(runs) else []
+    if not _any(runs):
+        return []
+    charts = [budget_chart(runs, kind) for kind in kinds_of(runs[0])]
+    return [forcing_table(runs), *charts, forcing_table(runs, every=True)]
 
 
 def _any(runs: Sequence[dict[str, Any]]) -> bool:
     return any(at(sets, name, "forced") for run in runs for _, sets in items(run, "forcing") for name, _ in items(sets))
 
 
-def forcing_table(runs: Sequence[dict[str, Any]]) -> Table:
-    """One row a model, set and budget."""
+def forcing_table(runs: Sequence[dict[str, Any]], every: bool = False) -> Table:
+    """One row a model and set, at the largest budget; or `every` budget, with no rows where there is but one."""
     heads = run_columns(runs)
     rows = []
     for model in models_of(runs):
         for name in ordered_sets(runs[0]):
             cell = at(model.run, "forcing", model.name, name)
-            for budget, forced in items(cell, "forced"):
+            budgets = sorted((b for b, _ in items(cell, "forced") if _budget(b) is not None), key=int)
+            for budget in budgets[-1:] if not every else budgets if len(budgets) > 1 else ():
+                forced = at(cell, "forced", budget)
                 rows.append(
                     [
                         *model.cells, name, figure(_budget(budget), 0), interval(at(cell, "standard")),
@@ -59,7 +64,8 @@ def forcing_table(runs: Sequence[dict[str, Any]]) -> Table:
         "Differences in percentage points [95 % interval], paired by question, with p. Tokens: mean of the forced."
     )
     labels = len(heads) + 1
-    return Table("Standard, unforced and forced", columns, rows, note, labels=labels, folded=len(rows) > 24)
+    title = "Standard, unforced and forced" + (", every budget" if every else "")
+    return Table(title, columns, rows, note, labels=labels, folded=every)
 
 
 def budget_chart(runs: Sequence[dict[str, Any]], kind: str) -> Chart | None:

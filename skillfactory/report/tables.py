@@ -128,18 +128,18 @@ def signed(value: float) -> str:
 
 
 def points(cell: Any, unit: str = "", gap: str = "\n") -> str:
-    """A difference in percentage points with its 95 % interval, and after `gap` its p-value (in brackets corrected)."""
+    """A difference in percentage points, its 95 % interval and its p-value (in brackets corrected), `gap` between."""
     mean, low, high = number(cell, "mean"), number(cell, "low"), number(cell, "high")
     if mean is None:
         return MISSING
-    text = signed(mean) + unit
+    parts = [signed(mean) + unit]
     if low is not None and high is not None:
-        text += f" [{signed(low)}, {signed(high)}]"
+        parts.append(f"[{signed(low)}, {signed(high)}]")
     p, corrected = number(cell, "p"), number(cell, "p_adjusted")
     if p is not None:
-        text += f",{gap}{p_value(p)}"
-        text += f" ({p_value(corrected).removeprefix('p ').removeprefix('= ')})" if corrected is not None else ""
-    return text
+        more = f" ({p_value(corrected).removeprefix('p ').removeprefix('= ')})" if corrected is not None else ""
+        parts.append(p_value(p) + more)
+    return gap.join(parts)
 
 
 def p_value(p: float) -> str:

@@ -28,16 +28,17 @@ CUT = 0.1  # share of responses cut at the limit from which on it is said
 
 
 def of_run(metrics: dict[str, Any]) -> str:
-    """What RL (or the last model there is) did to the base model."""
-    differences = dict(items(metrics, "differences_by_kind"))
-    others = [name for name in differences if kept_step(name) is None]
-    for after in dict.fromkeys(name for name in ("rl", "sft", *others) if name in differences):
-        before, kinds = next(iter(items(differences, after)), ("", None))
-        if at(differences, after, "base"):
-            before, kinds = "base", at(differences, after, "base")
-        if clauses := _clauses(kinds):
-            said = {"rl": "After RL", "sft": "After SFT"}.get(after, f"Model {after}")
-            return f"{said}, against {'the base model' if before == 'base' else before}: {clauses}."
+    """What RL did to the base model; without RL what SFT did, or how all other models differ from it."""
+    found = {
+        after: clauses
+        for after, befores in items(metrics, "differences_by_kind")
+        if kept_step(after) is None and (clauses := _clauses(at(befores, "base")))
+    }
+    for after, said in (("rl", "After RL"), ("sft", "After SFT")):
+        if after in found:
+            return f"{said}, against the base model: {found[after]}."
+    if found:
+        return " ".join(f"Model {after} against the base model: {clauses}." for after, clauses in found.items())
     if items(metrics, "accuracy"):
         return _alone(metrics)
     return "No model has been evaluated yet."
@@ -82,6 +83,7 @@ def uncertain(runs: Sequence[dict[str, Any]], comparison: Comparison | None = No
         f"Better or worse: p < .05, corrected for the several {what} (Holm); else there is no clear difference. In "
         "brackets: 95 % intervals over questions."
     )
+    said += _exceptions(runs[0], comparison)
     asked = dict.fromkeys(kinds_of(runs[0]), 0.0)
     for name in ordered_sets(runs[0]):
         asked[kind_of(runs[0], name)] += number(runs[0], "sets", name, "n_questions") or 0
@@ -93,6 +95,33 @@ def uncertain(runs: Sequence[dict[str, Any]], comparison: Comparison | None = No
     if any(at(run, "accuracy", name) for run in runs for name in ("sft", "rl")):
         what = "Each run is one training" if len(runs) > 1 else "This is one training run"
         said.append(f"{what} with one seed: how another would come out is in no interval here.")
+    return said
+
+
+def _exceptions(run: dict[str, Any], comparison: Comparison | None) -> list[str]:
+    """Sets on which a model clearly moved against the mean of their kind, which the first sentence hides."""
+    if comparison:
+        found = [
+            (f"{model_name(model)} model of {label}", sets, comparison.differences_by_kind.get(model, {}).get(label))
+            for model, labels in comparison.differences.items()
+            for label, sets in labels.items()
+        ]
+    else:
+        found = [
+            (f"{model_name(after)} model", at(befores, "base"), at(run, "differences_by_kind", after, "base"))
+            for after, befores in items(run, "differences")
+            if kept_step(after) is None
+        ]
+    said = []
+    for who, sets, by_kind in found:
+        against = []
+        for name in ordered_sets(run):
+            mean, p = number(sets, name, "mean"), number(sets, name, "p_adjusted")
+            whole = number(by_kind, kind_of(run, name), "mean")
+            if mean is not None and p is not None and whole is not None and p < CLEAR and mean * whole < 0:
+                against.append(f"{'better' if mean > 0 else 'worse'} on {name} ({signed(mean)} points)")
+        if against:
+            said.append(f"Unlike the other sets of its kind, the {who} is {', '.join(against)}.")
     return said
 
 
