@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ SMALL = [
     "questions.dev=4", "attempts.per_variant=5", "traces.limit=0", "sft.batch_size=32",
     "sft.save_every=1", "rl.steps=3",
     "rl.prompts_per_step=8", "rl.group_size=8", "rl.micro_batch=16", "rl.save_every=1", "rl.max_tokens=100",
-    "evaluation.samples=1", "evaluation.max_tokens=100",
+    "rl.keep_every=2", "evaluation.samples=1", "evaluation.max_tokens=100", "evaluation.forcing.budgets=[140]",
+    "evaluation.forcing.answer_tokens=30",
 ]  # fmt: skip
 SET_NAMES = ("trained", "one_solution", "countdown3", "multiplication", "letter_countdown", "acronym")
 SETS = [f"evaluation.sets.{name}.n=8" for name in SET_NAMES]
@@ -78,6 +81,8 @@ def check_files(run: Path) -> None:
         "questions": {"part", "sets.json"}, "attempts": {"part"}, "reflections": {"part"}, "traces": {"part"},
         "sft": {"model", "metrics.jsonl"}, "rl": {"model", "metrics.jsonl"}, "evaluation": {"part"}, "report": set(),
     }  # fmt: skip
+    if load_run(run).recipe.rl.keep_every:
+        wanted["rl"].add("steps")
     for stage in stages:
         assert names(run / stage) == wanted[stage] | {"manifest.json"}, stage
         assert load_run(run).state(stage) == "finished"
@@ -99,7 +104,18 @@ def check_contents(run: Path) -> None:
     models = ["base", "sft", "rl"] if recipe.method == "skillfactory" else ["base", "rl"]
     responses = loaded.rows("evaluation", Response)
     asked = sum(each.n for each in recipe.evaluation.sets.values()) * recipe.evaluation.samples
-    assert {m: sum(r.model == m for r in responses) for m in models} == dict.fromkeys(models, asked)
+    modes = ["sampled"]
+    if budgets := recipe.evaluation.forcing.budgets:
+        first = recipe.evaluation.max_tokens
+        modes += [f"unforced-{n}" for n in (first, *budgets)] + [f"forced-{n}" for n in budgets]
+    assert Counter((r.model, r.mode) for r in responses if "@" not in r.model) == dict.fromkeys(
+        product(models, modes), asked
+    )
+    steps = {
+        f"rl@{step}" for step in range(1, recipe.rl.steps) if recipe.rl.keep_every and step % recipe.rl.keep_every == 0
+    }
+    assert {r.model for r in responses if "@" in r.model} == steps
+    assert len({(r.model, r.set, r.mode, r.question_id, r.sample) for r in responses}) == len(responses)
     assert [line["step"] for line in metrics_of(run, "rl")] == list(range(1, recipe.rl.steps + 1))
     for line in metrics_of(run, "rl"):
         assert 0 <= line["reward"] <= 1
@@ -168,11 +184,18 @@ def test_a_run_killed_twice_ends_as_one_that_was_not(finished: Path, base_model:
     assert (run / "attempts/part-00000.parquet").stat().st_mtime_ns == begun, "finished work is kept"
     trained = (run / "sft/model/model.safetensors").read_bytes()
 
+    kill_when(lambda: (run / "evaluation/part-00001.parquet").exists(), words)
+    assert load_run(run).state("evaluation") == "partial"
+    answered = len(load_run(run).rows("evaluation", Response))
+
     skillfactory(*words)
     check_files(run)
     check_contents(run)
     for stage in ("questions", "attempts", "reflections", "traces"):
         assert rows_of(run, stage) == rows_of(finished, stage), stage
+    ours, theirs = ({repr(row) for row in load_run(each).rows("evaluation", Response)} for each in (run, finished))
+    assert ours == theirs
+    assert 0 < answered < len(theirs)
     assert (run / "sft/model/model.safetensors").read_bytes() == trained
     ours, theirs = (
         [(line["step"], round(line["reward"], 6)) for line in metrics_of(each, "rl")] for each in (run, finished)

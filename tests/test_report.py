@@ -407,7 +407,8 @@ def test_a_set_that_moves_against_its_kind_is_named() -> None:
     def figures(mean: float, p: float) -> dict[str, float]:
         return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "p": p, "p_adjusted": p, "n_questions": 50}
 
-    sets = {name: {"kind": kind, "n_questions": 50} for name, kind in (("a", "harder"), ("b", "harder"), ("c", "other"))}
+    kinds = {"a": "harder", "b": "harder", "c": "other"}
+    sets = {name: {"kind": kind, "n_questions": 50} for name, kind in kinds.items()}
     by_set = {"a": figures(0.3, 0.001), "b": figures(-0.1, 0.01), "c": figures(-0.1, 0.01)}
     by_kind = {"harder": figures(0.1, 0.001), "other": figures(-0.1, 0.01)}
     metrics = {
