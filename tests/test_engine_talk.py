@@ -41,8 +41,13 @@ class Scripted:
     asked: list[Request] = field(default_factory=list)
     busiest: int = 0
     closed: bool = False
+    running: Iterator[Completion] | None = None  # held, so that it is not closed by being forgotten
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
+        self.running = self._generate(requests)
+        return self.running
+
+    def _generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         source, ended, given = iter(requests), False, 0
         flying: list[Request] = []
         try:
