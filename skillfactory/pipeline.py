@@ -66,7 +66,7 @@ STAGES: dict[str, StageSpec] = {
     "rl": StageSpec("skillfactory.training.rl", ("seed", *MODEL, "rl", "attempts.prompts"), ("questions", "sft")),
     "evaluation": StageSpec(
         "skillfactory.evaluation.responses",
-        ("seed", *MODEL, "evaluation", "rl.keep_every", "attempts.prompts", "traces.phrases"),
+        ("seed", *MODEL, "evaluation", "attempts.prompts", "traces.phrases"),
         ("questions", "sft", "rl"),
     ),
     "report": StageSpec(

@@ -12,7 +12,7 @@ from typing import Literal
 
 BlockKind = Literal["sample", "reflect", "broken"]
 
-_THINK = "<think>"
+_THINK, _END = "<think>", "</think>"
 _TAG = re.compile(r"<(/?)(sample|reflect)>")
 _VERDICT = re.compile(r"<verdict>\s*(correct|incorrect)\s*</verdict>", re.IGNORECASE)
 _ANSWER_TAG = re.compile(r"<(/?)answer>")
@@ -31,7 +31,8 @@ class Block:
 def blocks(text: str) -> tuple[list[Block], int]:
     """Samples and reflections in reading order, and how many tags are missing or fit nowhere.
 
-    A block whose opening tag is missing begins where the one before it ended. One cut by the text's end is none.
+    A block whose opening tag is missing begins where the one before it ended. One that the text leaves open ends with
+    the thinking, or with the text; its closing tag is not counted as missing here (see `missing_tags`).
     """
     found: list[Block] = []
     stray = 0
@@ -55,7 +56,21 @@ def blocks(text: str) -> tuple[list[Block], int]:
                 if _is_whole(kind, text[start : tag.start()]):
                     found.append(Block(kind, start, tag.end(), text[start : tag.start()]))
                 free = tag.end()
+    if opened:
+        thought = text.find(_END, opened.end())
+        last = _unclosed(opened, text[opened.end() : len(text) if thought < 0 else thought])
+        found += [last] if last.kind != "broken" else []
     return found, stray
+
+
+def missing_tags(text: str, cut: bool) -> int:
+    """How many tags of a response are missing or fit nowhere. One that was `cut` off owes no closing tag at its end."""
+    return blocks(text)[1] + (not cut and unfinished(text) < len(text))
+
+
+def bare(text: str) -> str:
+    """A block's text without tags of thinking: it is graded by itself, wherever thinking began or ended in it."""
+    return text.replace(_THINK, "").replace(_END, "")
 
 
 def _unclosed(opened: re.Match[str], inner: str) -> Block:

@@ -128,7 +128,8 @@ def tell(
         else:
             asked.append(given)
             text, tokens, finish = next(script)
-            completion = Completion(given.id, text, tokens, finish, "engine_failed" if finish == "failed" else "")  # type: ignore[arg-type]
+            error = {"failed": "engine_failed", "full": "prompt_too_long"}.get(finish, "")
+            completion = Completion(given.id, text, tokens, "failed" if error else finish, error)  # type: ignore[arg-type]
 
 
 def test_without_budgets_a_sample_is_one_response() -> None:
@@ -195,6 +196,17 @@ def test_a_failure_is_one_in_every_mode_that_follows() -> None:
     assert [d.draft.error for d in drafts] == ["engine_failed"] * 4
     rows = [responses.response_of(d, TASK) for d in drafts]
     assert {(r.outcome, r.reason) for r in rows} == {("no_answer", "engine_failed")}
+
+
+def test_what_fills_the_models_context_has_come_to_its_end() -> None:
+    recipe = recipe_of([30])
+    cut = f"<think>\n{PAIR}\nHm, 12"
+    script = [(cut, 10, "length"), ("", 0, "full"), ("", 0, "full"), ("", 0, "full"), ("", 0, "full"), ("", 0, "full")]
+    _, drafts = tell(recipe, script)
+    by_mode = {d.mode: d.draft for d in drafts}
+    assert by_mode["unforced-10"] == by_mode["unforced-30"] == by_mode["sampled"]
+    assert not any(d.draft.error for d in drafts), "they are scored: as they are, without an answer"
+    assert responses.response_of(drafts[-1], TASK).outcome == "no_answer"
 
 
 def test_a_talk_taken_up_again_goes_on_from_its_first_budget() -> None:

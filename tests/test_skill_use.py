@@ -76,7 +76,8 @@ def test_sample_without_answer_is_no_explicit_answer_and_no_retry_follows_it() -
         (sample(144) + "<reflect>no verdict</reflect>", {"no_verdict": 1}),
         (sample(144) + "<sample>open " + reflect("Incorrect"), {"unmatched": 1, "malformed": True, "samples": 1}),
         ("</reflect></sample>" + sample(144), {"malformed": True, "answers": 1}),
-        (sample(144) + "<reflect><verdict>Correct</verdict>", {"reflections": 0, "correct_called_correct": 0}),
+        (sample(144) + "<reflect><verdict>Correct</verdict>", {"correct_called_correct": 1, "malformed": True}),
+        (sample(144) + "<reflect>Is it", {"reflections": 0, "malformed": True}),
         (sample(144) + reflect("Incorrect</verdict> <verdict>correct"), {"correct_called_correct": 1}),
         ("<sample><sample><answer>144</answer></sample></sample>", {"samples": 1, "answers": 1, "malformed": True}),
     ],
@@ -103,8 +104,8 @@ def test_any_order_of_tags_is_read(text: str) -> None:
     )  # fmt: skip
     assert verdicts == use.reflections
     assert use.distinct_answers <= use.answers
-    assert use.retries <= max(0, use.samples or text.count("<answer>"))
-    assert use.malformed == (stray > 0)
+    assert use.retries <= use.samples
+    assert use.malformed == (stray > 0 or unfinished(text) < len(text))
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,26 @@ def test_attempt_without_its_closing_tag_is_read_and_malformed() -> None:
 def test_reflection_without_its_opening_tag_is_read() -> None:
     use = read(sample(7) + reflect("Incorrect").removeprefix("<reflect>") + sample(144), "correct")
     assert (use.answers, use.reflections, use.incorrect_called_incorrect, use.malformed) == (2, 1, 1, True)
+
+
+def test_attempt_that_the_end_of_thinking_closes_is_read_and_malformed() -> None:
+    use = read("<think><sample>a <answer>144</answer></think><answer>144</answer>", "correct")
+    assert (use.answers, use.samples, use.retries, use.malformed, use.tagged) == (1, 1, 0, True, True)
+    more = sample(7) + reflect("Incorrect") + "<sample>b <answer>144</answer>"
+    use = read(f"<think>{more}</think><answer>144</answer>", "correct")
+    assert (use.answers, use.retries, use.early_stop, use.malformed) == (2, 1, False, True)
+    assert not read(f"<think>{more}", "no_answer", cut=True).malformed, "it was cut: no closing tag is owed"
+    assert read(f"<think>{sample(7)}<sample>half</think>", "no_answer").answers == 1
+
+
+def test_attempt_around_the_end_of_thinking_keeps_its_answer() -> None:
+    use = read("<think><sample><answer>144</answer></think>" + reflect("Correct"), "correct")
+    assert (use.answers, use.correct_called_correct) == (1, 1)
+
+
+def test_plain_answers_are_no_retries() -> None:
+    use = read("<answer>7</answer> no, <answer>144</answer>", "correct")
+    assert (use.answers, use.distinct_answers, use.retries, use.flips_to_correct) == (2, 2, 0, 1)
 
 
 @pytest.mark.parametrize(

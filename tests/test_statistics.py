@@ -184,6 +184,9 @@ def test_average_of_differences_that_do_not_vary() -> None:
     assert average_difference([ahead, ahead]).p == 2.0**-9
     alone = Difference(1.0, None, None, None, 1.0, 1)
     assert average_difference([ahead, alone]).low is None
+    assert average_difference([ahead, alone]).p == 1.0, (
+        "of one question nothing is known, however many others there are"
+    )
 
 
 def test_holm_by_hand() -> None:
@@ -207,3 +210,18 @@ def test_holm_corrects_upwards_and_keeps_the_order(ps: list[float]) -> None:
 def test_estimate_is_what_average_of_one_set_is() -> None:
     one: Estimate = estimate([0.0, 1.0, 0.5])
     assert average([one]) == one
+
+
+@pytest.mark.parametrize("design", [((0.97, 30), (0.9, 1000)), ((0.05, 10), (0.5, 200)), ((0.02, 60), (0.01, 60))])
+def test_average_holds_the_true_mean_also_where_a_set_comes_out_all_alike(
+    design: tuple[tuple[float, int], ...],
+) -> None:
+    rng = np.random.default_rng(0)
+    true = sum(p for p, _ in design) / len(design)
+    inside = 0
+    for _ in range(300):
+        found = average([estimate(list(rng.binomial(1, p, size=n).astype(float))) for p, n in design])
+        assert found.low is not None
+        assert found.high is not None
+        inside += found.low <= true <= found.high
+    assert inside / 300 >= 0.93

@@ -279,10 +279,10 @@ def test_skills_of_rollouts_are_counted_by_their_tags() -> None:
     }  # fmt: skip
     plain = "First <answer>12</answer>, no, <answer>Twelve</answer>, or <answer>tw elve</answer>. <answer>"
     assert skill_use([plain]) == {
-        "answers": 3, "distinct_answers": 2, "retries": 2, "reflections": 0, "malformed": 0,
+        "answers": 3, "distinct_answers": 2, "retries": 0, "reflections": 0, "malformed": 0,
     }  # fmt: skip
     assert skill_use([SEARCH, plain, "", "</sample>"]) == {
-        "answers": 1.25, "distinct_answers": 0.75, "retries": 1, "reflections": 0.75, "incorrect_verdicts": 0.5,
+        "answers": 1.25, "distinct_answers": 0.75, "retries": 0.5, "reflections": 0.75, "incorrect_verdicts": 0.5,
         "malformed": 0.25,
     }  # fmt: skip
 
@@ -297,7 +297,7 @@ PIECES = [
 def test_rollouts_and_responses_are_read_alike(text: str) -> None:
     task = Multiplication()
     question = task.make(a=3, b=4)
-    response = Response(question.id, "rl", "same", "sampled", 0, text, "", "wrong", "", "stop", 1)
+    response = Response(question.id, "rl", "same", "sampled", 0, text, "", "wrong", "", "length", 1)
     measured = read_skills(task, question, response)
     seen = skill_use([text])
     for name in ("answers", "distinct_answers", "retries", "reflections", "malformed"):

@@ -18,7 +18,7 @@ from skillfactory.records import Response
 from skillfactory.report import page
 from skillfactory.report.pieces import shown
 from skillfactory.store import LoadedRun
-from skillfactory.tags import blocks
+from skillfactory.tags import blocks, missing_tags
 
 SIGN = {"correct": "✓", "wrong": "✗", "no_answer": "–"}
 EVIL = (
@@ -111,7 +111,7 @@ def test_a_response_is_shown_piece_by_piece(browser: Any, made: Made) -> None:
             assert column.get_by_text(f"Answer: {row.answer or 'none'}", exact=True).is_visible()
             facts = column.locator(".viewer-facts").first.inner_text()
             assert facts.startswith(f"{row.tokens} tokens · {'cut' if row.finish_reason == 'length' else 'ended'}")
-            assert ("malformed" in facts) == (blocks(row.text)[1] > 0)
+            assert ("malformed" in facts) == (missing_tags(row.text, row.finish_reason == "length") > 0)
             kinds = [block.kind for block in blocks(row.text)[0]]
             assert column.locator(".viewer-piece.sample").count() == kinds.count("sample")
             assert column.locator(".viewer-piece.reflect").count() == kinds.count("reflect")
@@ -124,7 +124,7 @@ def test_filters_by_outcome(browser: Any, made: Made) -> None:
         "wrong": lambda at: at["rl"].outcome == "wrong",
         "no answer": lambda at: at["rl"].outcome == "no_answer",
         "cut at the limit": lambda at: at["rl"].finish_reason == "length",
-        "malformed": lambda at: blocks(at["rl"].text)[1] > 0,
+        "malformed": lambda at: missing_tags(at["rl"].text, at["rl"].finish_reason == "length") > 0,
     }
     with visit(browser, made.file) as seen:
         seen.page.get_by_label("Questions of").select_option("hard")

@@ -19,7 +19,7 @@ from skillfactory.report import chosen
 from skillfactory.report.pieces import parts_of, pieces_of, shown, triggers_of
 from skillfactory.report.viewer import Viewer, build
 from skillfactory.store import LoadedRun, load_run
-from skillfactory.tags import blocks, verdict_of
+from skillfactory.tags import blocks, missing_tags, verdict_of
 from skillfactory.tasks.questions import task_of
 
 TAGS = ("<think>", "</think>", "<sample>", "</sample>", "<reflect>", "</reflect>", "<answer>", "</answer>")
@@ -89,7 +89,7 @@ def test_every_response_is_there_with_its_grades(run: LoadedRun) -> None:
         entry = found.pop((key, row.set, row.question_id, row.sample))
         assert "".join(p[1] for p in entry["pieces"] if p[0] != "t") == row.text
         assert (entry["outcome"], entry["answer"], entry["end"]) == (row.outcome, row.answer, row.finish_reason)
-        assert entry.get("malformed", 0) == blocks(row.text)[1]
+        assert entry.get("malformed", 0) == missing_tags(row.text, row.finish_reason == "length")
         task = task_of(run.recipe.evaluation.sets[row.set].task)
         right: bool | None = None
         attempts = iter([b for b in blocks(row.text)[0] if b.kind == "sample"])

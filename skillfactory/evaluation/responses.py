@@ -37,8 +37,8 @@ def models_of(recipe: Recipe, run: "Run") -> dict[str, str | Path | None]:
         models["sft"] = run.stage("sft").path / "model"
     if "rl" in stages:
         folder = run.stage("rl").path
-        every = recipe.rl.keep_every or recipe.rl.steps
-        models |= {f"rl@{step}": folder / "steps" / str(step) for step in range(every, recipe.rl.steps, every)}
+        kept = sorted(int(step.name) for step in folder.glob("steps/*") if step.name.isdecimal())
+        models |= {f"rl@{step}": folder / "steps" / str(step) for step in kept}
         models["rl"] = folder / "model"
     for name, model in models.items():
         if isinstance(model, Path) and not model.is_dir():

@@ -8,7 +8,7 @@ from typing import Any
 
 from skillfactory.evaluation.markers import count_markers, markers
 from skillfactory.records import Question, Response
-from skillfactory.tags import Block, blocks, plain_answers, verdict_of
+from skillfactory.tags import Block, bare, blocks, missing_tags, plain_answers, verdict_of
 from skillfactory.tasks.base import Task
 from skillfactory.tasks.questions import grade as grade_of
 
@@ -58,16 +58,16 @@ def read_skills(task: Task, question: Question, response: Response) -> SkillUse:
     sample follows (unless the response was cut at its length). Stopped late: a right sample, truly called correct, is
     followed by another. `lost`: an explicit answer was right, the response's own was not.
     """
-    text = response.text
-    found, stray = blocks(text)
-    pieces = [b.text for b in found if b.kind == "sample"] or plain_answers(text)
+    text, cut = response.text, response.finish_reason == "length"
+    found, _ = blocks(text)
+    samples = [bare(b.text) for b in found if b.kind == "sample"]
     answers: list[str] = []
     rights: list[bool] = []  # per explicit answer
     retries = 0
     truths: list[bool] = []  # per piece
-    for piece in pieces:
+    for piece in samples or plain_answers(text):
         grade = grade_of(task, question, piece)
-        retries += bool(answers)
+        retries += bool(samples and answers)
         truths.append(grade.outcome == "correct")
         if grade.outcome != "no_answer":
             answers.append(grade.answer)
@@ -77,19 +77,16 @@ def read_skills(task: Task, question: Question, response: Response) -> SkillUse:
     last_sample = max((block.start for block in found if block.kind == "sample"), default=-1)
     return SkillUse(
         answers=len(answers),
-        samples=sum(b.kind == "sample" for b in found),
+        samples=len(samples),
         reflections=sum(b.kind == "reflect" for b in found),
         retries=retries,
         distinct_answers=len(set(answers)),
         flips_to_correct=sum(after for _, after in flips),
         flips_to_wrong=sum(before for before, _ in flips),
-        early_stop=bool(said)
-        and response.finish_reason != "length"
-        and said[-1].verdict == "incorrect"
-        and said[-1].start > last_sample,
+        early_stop=bool(said) and not cut and said[-1].verdict == "incorrect" and said[-1].start > last_sample,
         late_stop=any(j.verdict == "correct" and j.truth and j.start < last_sample for j in said),
         lost=any(rights) and response.outcome != "correct",
-        malformed=stray > 0,
+        malformed=missing_tags(text, cut) > 0,
         markers=() if found else count_markers(text),
         **Counter(judgement.name for judgement in said),
     )

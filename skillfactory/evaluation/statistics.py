@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import comb, sqrt
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-9  # a smaller standard error is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,20 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     """The mean of several sets' means, each of equal weight, as in the paper's tables. Raises ValueError for none."""
     if not estimates:
         raise ValueError("no set to average over")
+    if len(estimates) == 1:
+        return estimates[0]
     mean = sum(each.mean for each in estimates) / len(estimates)
     n = sum(each.n_questions for each in estimates)
-    se, freedom = _pooled([(each.se, each.n_questions) for each in estimates])
+    se, freedom = _pooled([(_surely(each), each.n_questions) for each in estimates])
     return _with_interval(mean, se, n, freedom)
+
+
+def _surely(each: Estimate) -> float | None:
+    """A set's standard error, but not 0 where all its questions came out alike: then as if half a one had not."""
+    if each.se is None or each.se > _ROUNDING:
+        return each.se
+    share = (each.n_questions * each.mean + 0.5) / (each.n_questions + 1)
+    return sqrt(share * (1 - share) / each.n_questions)
 
 
 def _with_interval(mean: float, se: float | None, n: int, freedom: float) -> Estimate:
@@ -85,7 +96,7 @@ def _with_interval(mean: float, se: float | None, n: int, freedom: float) -> Est
         return Estimate(mean, None, None, None, n)
     tail = (1 - CONFIDENCE) / 2
     seen = float(n)
-    if se > 1e-9:  # less is rounding
+    if se > _ROUNDING and 0 < mean < 1:
         # Few questions leave the standard error itself uncertain: Student's t in place of the normal.
         seen = mean * (1 - mean) / se**2 * float(stats.norm.ppf(tail) / stats.t.ppf(tail, freedom)) ** 2
     hits = seen * mean
@@ -137,7 +148,9 @@ def average_difference(differences: Sequence[Difference]) -> Difference:
 def _tested(mean: float, se: float | None, n: int, freedom: float) -> Difference:
     from scipy import stats
 
-    if not se:
+    if se is None:  # one question, of a set at least: nothing tells how far its difference could vary
+        return Difference(mean, None, None, None, 1.0, n)
+    if se == 0:
         p = 1.0 if abs(mean) < 1e-12 else 2.0 ** (1 - n)
         return Difference(mean, se, None, None, p, n)
     reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * se

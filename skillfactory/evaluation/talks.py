@@ -102,7 +102,7 @@ def talk(item: Item, prompts: Prompts, recipe: Recipe) -> Talk:
 
 def _write(ask: Ask, messages: list[Message], recipe: Recipe, mode: str, draft: Draft, budget: int) -> Talk:
     """Let the model go on with a draft that was cut off, up to `budget` tokens in all; returns the longer draft."""
-    from skillfactory.engines.base import Request
+    from skillfactory.engines.base import PROMPT_TOO_LONG, Request
 
     if draft.finish_reason != "length" or draft.tokens >= budget:
         return draft
@@ -111,6 +111,8 @@ def _write(ask: Ask, messages: list[Message], recipe: Recipe, mode: str, draft: 
     params = replace(params_of(recipe, ask.mode), max_tokens=budget - draft.tokens)
     completion = yield Request("", messages, own, params, draft.text)
     assert completion is not None, "a request is answered by a completion"
+    if completion.error == PROMPT_TOO_LONG and draft.text:
+        return draft  # it has come to the end of the model's context: that is its budget
     if completion.finish_reason == "failed":
         return replace(draft, finish_reason="failed", error=completion.error or "engine_failed")
     return replace(
@@ -130,8 +132,8 @@ def _close(ask: Ask, prompts: Prompts, recipe: Recipe, mode: str, draft: Draft) 
     asked = replace(draft, text=text, finish_reason="length")
     budget = draft.tokens + recipe.evaluation.forcing.answer_tokens
     done: Draft = yield from _write(ask, prompts.train(ask.question.text), recipe, f"{mode}, answer", asked, budget)
-    if done.error:
-        return done
+    if done.error or done.tokens == draft.tokens:  # there was no room to ask
+        return replace(done, text=draft.text, finish_reason="failed" if done.error else draft.finish_reason)
     kept = len(text.rpartition("<answer>")[0])
     return replace(done, text=answered(text, done.text[len(text) :]), finish_reason=draft.finish_reason, cut=kept)
 

@@ -14,7 +14,7 @@ from skillfactory.recipe import Forcing
 from skillfactory.records import BROKEN, Grade, Question, Response
 from skillfactory.report.columns import Column
 from skillfactory.report.pieces import Trigger, parts_of, shown, triggers_of
-from skillfactory.tags import blocks, verdict_of
+from skillfactory.tags import bare, missing_tags, verdict_of
 from skillfactory.tasks import deadline
 from skillfactory.tasks.base import Task
 from skillfactory.tasks.questions import grade, is_slow
@@ -182,7 +182,7 @@ def _entry(
     for part in parts_of(text, triggers, response.cut, whole=bool(response.answer) and not more):
         piece: list[Any] = [_KINDS[part.kind], shown(part.text)]
         if part.kind == "sample":
-            attempts.append(part.inner)
+            attempts.append(bare(part.inner))
             piece.append(GRADES)
         elif part.kind == "reflect":
             piece += [verdict_of(part.inner), False]
@@ -197,7 +197,8 @@ def _entry(
         "end": response.finish_reason,
         "pieces": pieces,
     }
-    extra = {"malformed": blocks(response.text)[1], "forced": response.forced, "more": more}
+    missing = missing_tags(response.text, response.finish_reason == "length")
+    extra = {"malformed": missing, "forced": response.forced, "more": more}
     return Entry(task, question, data | {name: n for name, n in extra.items() if n}, attempts)
 
 

@@ -78,7 +78,7 @@ def compare(runs: Sequence["LoadedRun"], reference: str = "") -> Comparison:
         each["run"]["label"] = label
     chosen = find_reference(reference, runs, labels) if reference else reference_of(metrics)
     kinds = {name: section.kind for name, section in runs[0].recipe.evaluation.sets.items()}
-    same_base = len({each["run"]["model"] for each in metrics}) == 1
+    same_base = len({_base_of(run) for run in runs}) == 1
     by_set: Differences = {}
     by_kind: Differences = {}
     models = models_in(runs[0].recipe, {name for each in responses for name, _, _ in each})
@@ -98,6 +98,12 @@ def compare(runs: Sequence["LoadedRun"], reference: str = "") -> Comparison:
             by_kind[model] = corrected({label: averaged(sets, kinds) for label, sets in known.items()})
     settings, notes = differing_settings(runs), notes_on(runs)
     return Comparison(metrics, labels[chosen], by_set, by_kind, settings, notes)
+
+
+def _base_of(run: "LoadedRun") -> tuple[str, ...]:
+    """What tells one base model from another: where it is from, and what was in its folder."""
+    content = run.manifest("evaluation").get("settings", {}).get("model (content)", "")
+    return run.recipe.model, run.recipe.revision, str(content)
 
 
 def metrics_of(run: "LoadedRun") -> dict[str, Any]:

@@ -5,7 +5,7 @@ No attempt is graded here; whether verdicts are true and retries help is measure
 
 from collections.abc import Sequence
 
-from skillfactory.tags import blocks, plain_answers, verdict_of
+from skillfactory.tags import bare, blocks, missing_tags, plain_answers, verdict_of
 from skillfactory.tasks.answers import extract_answer
 
 SKILLS = ("answers", "distinct_answers", "retries", "reflections", "incorrect_verdicts", "malformed")
@@ -22,10 +22,11 @@ def skill_use(texts: Sequence[str]) -> dict[str, float]:
     totals = dict.fromkeys(SKILLS, 0)
     verdicts = 0
     for text in texts:
-        found, stray = blocks(text)
+        found, _ = blocks(text)
         answers: list[str] = []
-        for piece in [block.text for block in found if block.kind == "sample"] or plain_answers(text):
-            totals["retries"] += bool(answers)
+        samples = [bare(block.text) for block in found if block.kind == "sample"]
+        for piece in samples or plain_answers(text):
+            totals["retries"] += bool(samples and answers)
             if answer := extract_answer(piece):
                 answers.append("".join(answer.split()).casefold())
         said = [verdict_of(block.text) for block in found if block.kind == "reflect"]
@@ -33,7 +34,7 @@ def skill_use(texts: Sequence[str]) -> dict[str, float]:
         totals["distinct_answers"] += len(set(answers))
         totals["reflections"] += len(said)
         totals["incorrect_verdicts"] += said.count("incorrect")
-        totals["malformed"] += stray > 0
+        totals["malformed"] += missing_tags(text, cut=True) > 0  # whether it was is not known here
         verdicts += len(said) - said.count("")
     shares = {name: total / len(texts) for name, total in totals.items() if name != "incorrect_verdicts"}
     return shares | ({"incorrect_verdicts": totals["incorrect_verdicts"] / verdicts} if verdicts else {})
