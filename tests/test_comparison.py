@@ -214,6 +214,17 @@ def test_other_base_models_are_compared_too(tmp_path: Path) -> None:
     assert "The base models differ: tiny, org/other." in found.notes
 
 
+def test_a_model_folder_that_has_changed_is_another_base(tmp_path: Path) -> None:
+    one, other = ours(tmp_path / "a"), ours(tmp_path / "b")
+    settings_of(one, "evaluation", **{"model (content)": "abc"})
+    settings_of(other, "evaluation", **{"model (content)": "abc"})
+    assert "base" not in compare([one, other]).differences
+    settings_of(other, "evaluation", **{"model (content)": "def"})
+    found = compare([load_run(one.path), load_run(other.path)])
+    assert "base" in found.differences
+    assert ["model (content)", "abc", "def"] in found.settings
+
+
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ours(tmp_path / "a", n=2)

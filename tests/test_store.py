@@ -295,6 +295,19 @@ def test_a_fingerprint_follows_content_not_dates(tmp_path: Path) -> None:
     assert files.model_fingerprint(tmp_path) != before
 
 
+def test_a_fingerprint_tells_large_checkpoints_of_one_shape_apart(tmp_path: Path) -> None:
+    weights, size, header = tmp_path / "model.safetensors", 150_000_000, b'{"a": 1}'
+    with weights.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(size)  # zeros that take no room
+    before = files.model_fingerprint(tmp_path)
+    assert files.model_fingerprint(tmp_path) == before
+    with weights.open("rb+") as file:
+        file.seek(size // 2)
+        file.write(b"trained" * 1_000_000)
+    assert files.model_fingerprint(tmp_path) != before
+
+
 def test_interrupted_time_counts(tmp_path: Path) -> None:
     with Run.open(tmp_path / "run", recipe()) as run:
         run.begin("attempts", {}, {})
