@@ -1,10 +1,9 @@
 """Budget forcing (paper §4): what more thinking gives, as a table and as accuracy against budget."""
 
 from collections.abc import Sequence
-from math import sqrt
 from typing import Any
 
-from skillfactory.report.charts import Chart, Line, Point, share, spoken
+from skillfactory.report.charts import Chart, Line, share, spoken
 from skillfactory.report.tables import (
     KIND_NAMES,
     Model,
@@ -13,7 +12,6 @@ from skillfactory.report.tables import (
     figure,
     interval,
     items,
-    kind_of,
     kinds_of,
     models_of,
     number,
@@ -70,46 +68,34 @@ def forcing_table(runs: Sequence[dict[str, Any]], every: bool = False) -> Table:
 
 def budget_chart(runs: Sequence[dict[str, Any]], kind: str) -> Chart | None:
     """Accuracy against budget, mean over the sets of a kind."""
-    names = [name for name in ordered_sets(runs[0]) if kind_of(runs[0], name) == kind]
-    every = {b for model in models_of(runs) for name in names for b in _budgets(model, name)}
-    budgets = sorted(every, key=int)
     lines = []
+    budgets = sorted({budget for model in models_of(runs) for _, budget, _ in _cells(model, kind)})
     for model in models_of(runs):
-        for mode in ("forced", "unforced"):
-            sets = [at(model.run, "forcing", model.name, name, mode) for name in names]
+        for line in ("forced", "unforced"):
             found = [
-                _mean(i, [at(cells, b) for cells in sets], f"{model.label}, {mode}, {int(b):,} tokens")
-                for i, b in enumerate(budgets)
+                share(budgets.index(budget), mean, f"{model.label}, {line}, {budget:,} tokens", low, high)
+                for mode, budget, cell in _cells(model, kind)
+                if mode == line and (mean := number(cell, "mean")) is not None
+                for low, high in [(number(cell, "low"), number(cell, "high"))]
             ]
-            known = [point for point in found if point]
-            if known:
-                lines.append(Line(f"{model.label}, {mode}", model.colour, known, dashed=mode == "unforced"))
+            if found:
+                lines.append(Line(f"{model.label}, {line}", model.colour, found, dashed=line == "unforced"))
     if not lines:
         return None
     title = f"Budget forcing: {KIND_NAMES[kind]}"
     note = "Mean over the sets, each of equal weight. The first budget is that of the standard responses."
-    alt, ticks = spoken(f"{title}, in per cent", lines), [f"{int(budget):,}" for budget in budgets]
+    alt, ticks = spoken(f"{title}, in per cent", lines), [f"{budget:,}" for budget in budgets]
     return Chart(title, "lines", lines, alt, "% right [95 % interval]", "budget in tokens", ticks, note)
 
 
-def _budgets(model: Model, name: str) -> set[str]:
-    cell = at(model.run, "forcing", model.name, name)
-    return {b for mode in ("unforced", "forced") for b, _ in items(cell, mode) if _budget(b) is not None}
-
-
-def _mean(i: int, cells: Sequence[Any], what: str) -> Point | None:
-    """The mean of sets, with the interval of a mean of independent ones; None where a set is unknown."""
-    means = [number(cell, "mean") for cell in cells]
-    known = [mean for mean in means if mean is not None]
-    if not known or len(known) < len(means):
-        return None
-    mean = sum(known) / len(known)
-    ends: list[float | None] = []
-    for end, sign in (("low", -1), ("high", 1)):
-        found = [value for cell in cells if (value := number(cell, end)) is not None]
-        reach = sqrt(sum((value - each) ** 2 for value, each in zip(found, known, strict=False))) / len(known)
-        ends.append(mean + sign * reach if len(found) == len(known) else None)
-    return share(i, mean, what, *ends)
+def _cells(model: Model, kind: str) -> list[tuple[str, int, Any]]:
+    """(forced or unforced, budget, accuracy) of a model on the sets of a kind, budgets rising."""
+    found = []
+    for mode, cell in items(model.run, "accuracy_by_kind", model.name, kind):
+        line, _, budget = mode.partition("-")
+        if line in ("forced", "unforced") and _budget(budget) is not None:
+            found.append((line, int(budget), cell))
+    return sorted(found, key=lambda each: each[1])
 
 
 def _firsts(run: dict[str, Any]) -> set[float]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from skillfactory.evaluation.markers import markers
 from skillfactory.evaluation.skill_use import f1
 from skillfactory.report.charts import Chart, Line, Point, share, spoken
 from skillfactory.report.tables import (
@@ -28,9 +29,6 @@ CONFUSION = (
     "no_verdict", "unmatched",
 )  # fmt: skip
 FEW = 10  # responses below which nothing is said of their accuracy
-_MARKERS = ("verify", "retry", "backtrack", "subgoal")
-
-
 _USES = ("answers", "distinct", "reflections", "retries", "reflects", "retries", "has tags")
 _USE_GROUPS = ("mean",) * 4 + ("% of responses",) * 3
 _USE_NOTE = (
@@ -64,7 +62,7 @@ def kind_table(runs: Runs) -> Table:
         for kind in kinds_of(runs[0]):
             names = [name for name in ordered_sets(runs[0]) if kind_of(runs[0], name) == kind]
             uses = [use for name in names if (use := at(model.run, "skill_use", model.name, name))]
-            means = [_mean([number(use, key) for use in uses]) for key in keys]
+            means = [mean([number(use, key) for use in uses]) for key in keys]
             if uses:
                 rows.append(
                     [*model.cells, KIND_NAMES[kind], *map(figure, means[:4]), *(percent(m, 0) for m in means[4:])]
@@ -112,11 +110,8 @@ def verdict_table(runs: Runs) -> Table:
     rows = []
     for model in models_of(runs):
         for kind in kinds_of(runs[0]):
-            counts = Counter[str]()
-            for name in ordered_sets(runs[0]):
-                if kind_of(runs[0], name) == kind:
-                    found = at(model.run, "skill_use", model.name, name, "verdicts")
-                    counts.update({key: int(number(found, key) or 0) for key in CONFUSION})
+            names = [name for name in ordered_sets(runs[0]) if kind_of(runs[0], name) == kind]
+            counts = verdicts_of(model.run, model.name, names)
             if counts.total():
                 f1s = (figure(value) for value in f1_of(counts))
                 rows.append([*model.cells, KIND_NAMES[kind], *(f"{counts[key]:,}" for key in CONFUSION), *f1s])
@@ -159,24 +154,25 @@ def stops_table(runs: Runs) -> Table:
     note = (
         "Too early: the last verdict is Incorrect, and the response ends all the same. Too late: it goes on after a "
         "right answer was called Correct. Flips: changes between right and wrong from one explicit answer to the next. "
-        "Lost: an explicit answer was right, but not the final one. Malformed: with tags that fit nowhere."
+        "Lost: an explicit answer was right, but not the final one. Malformed: a tag is missing or fits nowhere."
     )
     return Table("Stops and flips", columns, rows, note, groups, len(heads) + 1, folded=len(rows) > 12)
 
 
 def markers_table(runs: Runs) -> Table:
     """Implicit signs of skills in text without tags."""
+    kinds = list(markers())
     rows = [
         [
             *model.cells, name, percent(None if (tagged := number(use, "tagged")) is None else 1 - tagged, 0),
-            *(figure(number(use, "markers", key)) for key in _MARKERS),
+            *(figure(number(use, "markers", kind)) for kind in kinds),
         ]
         for model, name, use in _uses(runs)
         if items(use, "markers")
     ]  # fmt: skip
     heads = run_columns(runs)
-    columns = [*heads, "set", "without tags %", *_MARKERS]
-    groups = ("",) * (len(heads) + 2) + ("mean",) * len(_MARKERS)
+    columns = [*heads, "set", "without tags %", *kinds]
+    groups = ("",) * (len(heads) + 2) + ("mean",) * len(kinds)
     note = 'Phrases such as "let me check" a response without tags: a hint of skills, counted apart from the tags.'
     return Table("Implicit markers", columns, rows, note, groups, len(heads) + 1, folded=True)
 
@@ -225,7 +221,8 @@ def _uses(runs: Runs) -> list[tuple[Model, str, Any]]:
     return [(model, name, use) for model, name, use in found if use]
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean of what is known; None for nothing."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
@@ -234,6 +231,15 @@ def _count(answers: str) -> int | None:
     """8 for "8+"."""
     digits = answers.removesuffix("+")
     return int(digits) if digits.isdecimal() else None
+
+
+def verdicts_of(run: dict[str, Any], model: str, names: Sequence[str]) -> Counter[str]:
+    """What a model's reflections say, summed over sets; the keys are CONFUSION."""
+    counts = Counter[str]()
+    for name in names:
+        found = at(run, "skill_use", model, name, "verdicts")
+        counts.update({key: int(number(found, key) or 0) for key in CONFUSION})
+    return counts
 
 
 def f1_of(counts: Mapping[str, int]) -> tuple[float | None, float | None]:

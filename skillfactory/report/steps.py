@@ -1,11 +1,10 @@
 """How skills come with the steps of RL: in its rollouts, and in the models that it kept."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from skillfactory.report.charts import Chart, Line, Point, course
-from skillfactory.report.skills import CONFUSION, f1_of
+from skillfactory.report.skills import f1_of, mean, verdicts_of
 from skillfactory.report.tables import (
     KIND_NAMES,
     MODEL_NAMES,
@@ -96,7 +95,7 @@ def kept_table(runs: Runs) -> Table:
             *([run_label(run)] if several else []), "start" if step == 0 else model_name(model), f"{step:,}",
             *(interval(at(run, "accuracy_by_kind", model, kind, "sampled")) for kind in kinds),
             *(figure(_mean_use(key)(run, model)) for key in ("answers", "reflections", "retries")),
-            *(figure(value) for value in f1_of(_verdicts(run, model))),
+            *(figure(value) for value in f1_of(verdicts_of(run, model, ordered_sets(run)))),
         ]
         for run in runs
         for step, model in kept_of(run)
@@ -130,28 +129,18 @@ def _line(run: dict[str, Any], label: str, colour: int, measure: Callable[[dict[
 
 def _accuracy(kind: str) -> Callable[[dict[str, Any], str], float | None]:
     def measure(run: dict[str, Any], model: str) -> float | None:
-        mean = number(run, "accuracy_by_kind", model, kind, "sampled", "mean")
-        return None if mean is None else 100 * mean
+        right = number(run, "accuracy_by_kind", model, kind, "sampled", "mean")
+        return None if right is None else 100 * right
 
     return measure
 
 
 def _mean_use(key: str) -> Callable[[dict[str, Any], str], float | None]:
     def measure(run: dict[str, Any], model: str) -> float | None:
-        found = [number(run, "skill_use", model, name, key) for name in ordered_sets(run)]
-        known = [value for value in found if value is not None]
-        return sum(known) / len(known) if known else None
+        return mean([number(run, "skill_use", model, name, key) for name in ordered_sets(run)])
 
     return measure
 
 
 def _f1(which: int) -> Callable[[dict[str, Any], str], float | None]:
-    return lambda run, model: f1_of(_verdicts(run, model))[which]
-
-
-def _verdicts(run: dict[str, Any], model: str) -> Counter[str]:
-    counts = Counter[str]()
-    for name in ordered_sets(run):
-        found = at(run, "skill_use", model, name, "verdicts")
-        counts.update({key: int(number(found, key) or 0) for key in CONFUSION})
-    return counts
+    return lambda run, model: f1_of(verdicts_of(run, model, ordered_sets(run)))[which]

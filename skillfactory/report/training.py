@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from skillfactory.report.charts import Chart, Line, Point, course
-from skillfactory.report.tables import MODEL_NAMES, Table, figure, items, model_name, models_of, number, run_label
+from skillfactory.report.tables import (
+    MISSING,
+    MODEL_NAMES,
+    Table,
+    figure,
+    items,
+    model_name,
+    models_of,
+    number,
+    run_label,
+)
 
 Runs = Sequence[dict[str, Any]]
 Rows = list[dict[str, float]]  # lines of a metrics.jsonl
@@ -65,4 +75,4 @@ def training_table(runs: Runs) -> Table:
 
 
 def _short(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    return MISSING if value is None else f"{value:.4g}"
