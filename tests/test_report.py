@@ -194,7 +194,7 @@ def test_hostile_text_and_names_stay_text_everywhere(tmp_path: Path) -> None:
 
 def test_clean_keeps_lines_and_letters() -> None:
     assert clean("a\tb\nç ≠ 漢") == "a\tb\nç ≠ 漢"
-    assert clean("\x1b[31m\r\x9b\u202e") == "\ufffd[31m\ufffd\ufffd\ufffd"
+    assert clean("\x1b[31m\r\x9b\u202e\u061c") == "\ufffd[31m\ufffd\ufffd\ufffd\ufffd"
 
 
 def test_empty_evaluation(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ MISSING = "–"
 ALL = "(all)"  # in place of a run's name, where a row holds for every run
 # Control characters can move the cursor or change the title; bidirectional ones can turn text around; halves of
 # characters and non-characters cannot be encoded, or not stand in XML.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 @dataclass(frozen=True, slots=True)
