@@ -20,7 +20,6 @@ from skillfactory.errors import RecipeError, SkillFactoryError, StoreError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from skillfactory.demo import Child
     from skillfactory.recipe import Recipe
     from skillfactory.store import LoadedRun, Stage
 
@@ -127,25 +126,26 @@ def _tell(name: str, stage: "Stage", finished: bool) -> None:
 
 
 def _dry_run(recipe: "Recipe", path: Path, stages: Sequence[str], questions: int | None, as_json: bool) -> None:
-    from skillfactory import console, pipeline, plan
+    from skillfactory import console, pipeline, plan, probe
 
-    planned = [each for each in plan.plan(recipe, path) if each.name in stages]
     if questions is None:
         local = pipeline.model_folder(recipe) is not None and recipe.attempts.engine != "openai"
-        questions = 16 if local and not recipe.attempts.given else 0
-    facts: dict[str, Any] = {"run": str(path), "method": recipe.method, "stages": plan.as_facts(planned)}
+        questions = probe.QUESTIONS if local and not recipe.attempts.given else 0
     if not as_json:
         title = f"{recipe.name}: method {recipe.method}, model {recipe.model}, in {path}"
-        _console().print(console.plan_table(title, planned))
-    if questions and "traces" in stages:
-        from skillfactory.probe import as_facts
-        from skillfactory.probe import probe as try_out
-
-        facts["estimate"] = as_facts(try_out(recipe, questions))
-        if not as_json:
-            _console().print(console.estimate_table(facts["estimate"]))
+        _console().print(console.plan_table(title, [p for p in plan.plan(recipe, path) if p.name in stages]))
+    probed = probe.probe(recipe, questions) if questions and "traces" in stages else None
+    planned = [each for each in plan.plan(recipe, path, probed) if each.name in stages]
+    basis = plan.basis(recipe, probed)
     if as_json:
-        _print_json(facts)
+        facts = {"run": str(path), "method": recipe.method, "stages": plan.as_facts(planned)}
+        measured = {"estimate": probe.as_facts(probed)} if probed else {}
+        _print_json(facts | {"total": plan.total_facts(planned), "basis": basis} | measured)
+        return
+    _console().print(console.cost_table(planned))
+    _console().print(console.basis_lines(basis))
+    if probed:
+        _console().print(console.estimate_table(probe.as_facts(probed)))
 
 
 @app.command()
@@ -162,7 +162,7 @@ def status(
     for loaded in _runs(run_dir):
         facts.append({"run": str(loaded.path), "stages": console.stage_facts(loaded, _stages(loaded))})
     if as_json:
-        _print_json(facts if run_dir is None else facts[0])
+        _print_json(facts[0] if run_dir is not None and len(facts) == 1 else facts)
         return
     for each in facts:
         _console().print(console.stage_table(str(each["run"]), each["stages"]))  # type: ignore[arg-type]
@@ -171,6 +171,8 @@ def status(
 def _runs(run_dir: Path | None) -> "list[LoadedRun]":
     from skillfactory.store import RECIPE, load_run
 
+    if run_dir is not None and (run_dir / "experiment.yaml").is_file():
+        return [load_run(path.parent) for path in sorted(run_dir.glob(f"cells/*/{RECIPE}"))]
     if run_dir is not None:
         return [load_run(run_dir)]
     found = [load_run(path.parent) for path in sorted(RUNS.glob(f"**/{RECIPE}"))]
@@ -182,7 +184,7 @@ def _runs(run_dir: Path | None) -> "list[LoadedRun]":
 def _stages(loaded: "LoadedRun") -> tuple[str, ...]:
     from skillfactory import methods
 
-    return methods.get(loaded.recipe.method)
+    return methods.stages(loaded.recipe)
 
 
 @app.command()
@@ -239,6 +241,33 @@ def import_(
     path = run_dir or RUNS / loaded.name
     pipeline.run(loaded, path, "traces", tell=_tell)
     print(f"Traces: skillfactory show {path}; train on them: skillfactory run {path / 'recipe.yaml'} --run {path}")
+
+
+@app.command()
+def examples(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    out: Annotated[Path, typer.Argument(help="The file: YAML or JSON lines; examples that are in it stay.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings, as section.key=value.", show_default=False)
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="How many examples the file is to hold.", min=1)] = 10,
+    engine: Annotated[str, typer.Option(help="What bolt.writer runs on: openai, transformers or vllm.")] = "openai",
+    as_json: AsJson = False,
+) -> None:
+    """Have worked examples for the method bolt written by a model, and keep those whose answers are right."""
+    from skillfactory import recipes
+    from skillfactory.writing import Written, write_examples
+
+    loaded = recipes.load_recipe(recipe, [*(overrides or []), "method=evaluate"])  # bolt may still lack its examples
+
+    def tell(written: Written) -> None:
+        print(f"{len(written.examples)} of {n} examples, {written.asked} questions asked", file=sys.stderr, flush=True)
+
+    written = write_examples(loaded, out, n, engine, tell)
+    if as_json:
+        _print_json({"file": out, "examples": len(written.examples), "new": written.new, "dropped": written.dropped})
+        return
+    print(f"{len(written.examples)} examples, {written.new} new: {out}; use them: bolt.examples={out}")
 
 
 @app.command()
@@ -360,65 +389,74 @@ def demo(
     """Both methods on the embedded tiny model, side by side, and their comparison."""
     from skillfactory.demo import run_demo
     from skillfactory.store import load_run
+    from skillfactory.watch import Watch
 
     folder = out or RUNS / ("demo-small" if small else "demo")
     print(f"Two runs in {folder}; stop with Ctrl-C, go on with the same command.", flush=True)
-    with _Watch() as watch:
+    with Watch() as watch:
         paths = run_demo(folder, small, watch.show, overrides or [])
     _compare([load_run(path) for path in paths], folder / "comparison.html")
 
 
-class _Watch:
-    """The demo's display: live tables on a terminal, else a line whenever a stage or its progress has moved."""
+@app.command()
+def experiment(
+    file: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped experiment.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings of all cells, as section.key=value.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The experiment's directory.  [default: runs/NAME]", show_default=False)
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Cells at once.  [default: one a core, of one thread each; one alone on a GPU]",
+            show_default=False,
+            min=1,
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds, such as 0,1,2, in place of the file's.", show_default=False)
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Run cells on the Ray cluster there; `auto` finds one, `local` makes one.", show_default=False
+        ),
+    ] = None,
+    gpus_per_cell: Annotated[float, typer.Option(help="With --ray: GPUs that a cell gets.", min=0)] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run methods x seeds over one recipe, or go on with them, and print the tables of them all.
 
-    LINE_EVERY = 15.0  # seconds between lines of one run
+    Cells that fail stop no other; they are told at the end, each with the command to retry it, and the exit code is 2.
+    """
+    from importlib import import_module
 
-    def __init__(self) -> None:
-        self._live: Any = None
-        self._said: dict[str, tuple[str, float]] = {}
+    from skillfactory.experiments import command, forecast, runner
+    from skillfactory.experiments.grid import load_experiment
+    from skillfactory.watch import Watch
 
-    def __enter__(self) -> "_Watch":
-        if sys.stdout.isatty():
-            from rich.live import Live
-
-            self._live = Live(console=_console(), refresh_per_second=2)
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
-
-    def show(self, children: "Sequence[Child]") -> None:
-        from rich.console import Group
-
-        from skillfactory import console
-        from skillfactory.demo import loaded
-
-        runs = [(child.method, run) for child in children if (run := loaded(child))]
-        facts = {method: console.stage_facts(run, _stages(run)) for method, run in runs}
-        if self._live:
-            self._live.update(Group(*(console.stage_table(method, each) for method, each in facts.items())))
-            return
-        for method, each in facts.items():
-            self._say(method, each)
-
-    def _say(self, method: str, facts: list[dict[str, Any]]) -> None:
-        import time
-
-        from skillfactory.progress import describe
-
-        current = next((each for each in facts if each["state"] != "finished"), facts[-1])
-        line = (
-            describe(current["stage"], current["progress"])
-            if "progress" in current
-            else f"{current['stage']}: {current['state']}"
-        )
-        before, at = self._said.get(method, ("", 0.0))
-        moved = line.partition(":")[0] != before.partition(":")[0]
-        if line != before and (moved or time.monotonic() - at >= self.LINE_EVERY) and current["state"] != "missing":
-            self._said[method] = (line, time.monotonic())
-            print(f"[{method}] {line}", flush=True)
+    loaded = load_experiment(file, overrides or [], None if seeds is None else command.parse_seeds(seeds))
+    folder, terminal = out or RUNS / loaded.name, import_module("skillfactory.report.terminal")
+    if dry_run:
+        facts = forecast.forecast(loaded, folder)
+        if as_json:
+            _print_json({"experiment": str(folder), "cells": facts})
+        else:
+            terminal.print_table(forecast.table(f"{loaded.name}: {len(facts)} cells in {folder}", facts), _console())
+        return
+    watch = Watch(sys.stderr if as_json else sys.stdout)
+    metrics, failures = command.run(loaded, folder, jobs, ray, gpus_per_cell, watch)
+    if as_json:
+        _print_json(metrics)
+    elif metrics:
+        for table in import_module("skillfactory.report.experiment").tables(metrics):
+            terminal.print_table(table, _console())
+        print(f"Experiment: {folder / 'experiment.html'}")
+    if failures:
+        raise runner.ExperimentError(command.told(loaded, failures))
 
 
 @app.command("convert-smollm2")

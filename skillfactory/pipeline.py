@@ -20,8 +20,9 @@ from skillfactory import files, methods
 from skillfactory.errors import ModelError, RecipeError
 from skillfactory.evaluation.responses import check as check_evaluation
 from skillfactory.formats.raw import raw_digest, split_revision
-from skillfactory.recipe import Recipe, Sampling, TaskSpec
+from skillfactory.recipe import REPEATED, Recipe, Sampling, TaskSpec
 from skillfactory.report.report import remove as remove_report
+from skillfactory.rounds import recipe_of, stage_of, starts_from, suffix_of
 from skillfactory.store import Run, Stage
 from skillfactory.training.loggers import check as check_loggers
 
@@ -50,7 +51,8 @@ STAGES: dict[str, StageSpec] = {
     "questions": StageSpec("skillfactory.tasks.questions", ("seed", "questions", "evaluation.sets"), ()),
     # An attempt or reflection depends on how it is sampled, not on how many there are or what becomes of them.
     "attempts": StageSpec(
-        "", ("seed", *MODEL, *_sampling("attempts"), "attempts.prompts", "attempts.given"), ("questions",),
+        "", ("seed", *MODEL, *_sampling("attempts"), "attempts.prompts", "attempts.given", "attempts.model",
+             "attempts.examples", "attempts.whole", "attempts.split", "attempts.instruct"), ("questions",),
         filled_by="traces",
     ),
     "reflections": StageSpec(
@@ -59,14 +61,18 @@ STAGES: dict[str, StageSpec] = {
     "traces": StageSpec(
         "skillfactory.curation.curate",
         ("seed", "model", "revision", "traces", "attempts.prompts", "attempts.variants", "attempts.per_variant",
-         "attempts.hints", "attempts.budget", "reflections.per_attempt"),
+         "attempts.hints", "attempts.budget", "attempts.instruct", "reflections.per_attempt"),
         ("reflections",),
     ),
     "sft": StageSpec("skillfactory.training.sft", ("seed", "model", "revision", "sft"), ("traces",)),
-    "rl": StageSpec("skillfactory.training.rl", ("seed", *MODEL, "rl", "attempts.prompts"), ("questions", "sft")),
+    "rl": StageSpec(
+        "skillfactory.training.rl",
+        ("seed", *MODEL, "rl", "attempts.prompts", "attempts.instruct"),
+        ("questions", "sft"),
+    ),
     "evaluation": StageSpec(
         "skillfactory.evaluation.responses",
-        ("seed", *MODEL, "evaluation", "attempts.prompts", "traces.phrases"),
+        ("seed", *MODEL, "evaluation", "attempts.prompts", "attempts.instruct", "traces.phrases"),
         ("questions", "sft", "rl"),
     ),
     "report": StageSpec(
@@ -104,15 +110,11 @@ def run(
     stages = stages_of(recipe, until)
     if fresh is not None:
         _known(fresh, recipe)
-    _check_models(recipe)
-    check_loggers(recipe)
-    if "traces" in methods.get(recipe.method):
-        _check_curation(recipe)
-    check_evaluation(recipe)
+    check(recipe)
     wanted = identities(recipe)
     with Run.open(path, recipe) as opened:
         doomed = _doomed(recipe, opened, wanted, fresh)
-        for name in methods.get(recipe.method):
+        for name in methods.stages(recipe):
             if name not in doomed:
                 opened.stage(name).check(wanted[name].settings, wanted[name].inputs, _to_redo(name, opened, wanted))
         for name in reversed(doomed):
@@ -122,15 +124,24 @@ def run(
             remove_report(path)
         opened.write_recipe(recipe)
         for name in stages:
-            if not STAGES[name].filled_by:
+            if not filled_by(name):
                 _run_stage(name, recipe, opened, wanted, tell)
+
+
+def check(recipe: Recipe) -> None:
+    """Raises SkillFactoryError for what is known to be wrong with a recipe before anything is made."""
+    _check_models(recipe)
+    check_loggers(recipe)
+    if "traces" in methods.stages(recipe):
+        _check_curation(recipe)
+    check_evaluation(recipe)
 
 
 def _run_stage(
     name: str, recipe: Recipe, opened: Run, wanted: dict[str, Identity], tell: Callable[[str, Stage, bool], None]
 ) -> None:
     stage = opened.stage(name)
-    filled = [other for other in methods.get(recipe.method) if STAGES[other].filled_by == name]
+    filled = [other for other in methods.stages(recipe) if filled_by(other) == name]
     if not stage.is_finished():
         for other in filled:
             opened.begin(other, wanted[other].settings, wanted[other].inputs, filled_by=name)
@@ -139,7 +150,8 @@ def _run_stage(
         tell(name, stage, False)
         try:
             with files.told(str(stage.path)):
-                import_module(STAGES[name].module).run(recipe, opened)
+                module = import_module(STAGES[stage_of(name)].module)
+                module.run(recipe_of(name, recipe, opened.path), opened.of_round(suffix_of(name)))
         except BaseException as error:
             with files.told(str(opened.path)):
                 opened.log(name, "stopped", why=f"{type(error).__name__}: {error}")
@@ -155,10 +167,10 @@ def _run_stage(
 
 def stages_of(recipe: Recipe, until: str | None = None) -> tuple[str, ...]:
     """The stages of the recipe's method, up to and with `until`. Raises RecipeError for one that is none to stop at."""
-    stages = methods.get(recipe.method)
+    stages = methods.stages(recipe)
     if until is None:
         return stages
-    if other := STAGES[_known(until, recipe)].filled_by:
+    if other := filled_by(_known(until, recipe)):
         raise RecipeError(f"Stage {until} is drawn as {other} need it and cannot be had alone; use --until {other}.")
     return stages[: stages.index(until) + 1]
 
@@ -166,30 +178,56 @@ def stages_of(recipe: Recipe, until: str | None = None) -> tuple[str, ...]:
 def dependents(name: str, recipe: Recipe) -> list[str]:
     """The stage and every stage of the method that depends on it, in order."""
     found = [name]
-    for other in methods.get(recipe.method):
-        if set(STAGES[other].inputs) & set(found) and other not in found:
+    for other in methods.stages(recipe):
+        if set(inputs_of(other, recipe).values()) & set(found) and other not in found:
             found.append(other)
     return found
 
 
+def filled_by(name: str) -> str:
+    """The stage that makes this one's rows beside its own; "" for none."""
+    other = STAGES[stage_of(name)].filled_by
+    return f"{other}{suffix_of(name)}" if other else ""
+
+
+def inputs_of(name: str, recipe: Recipe) -> dict[str, str]:
+    """The stages of the method that a stage reads: {as its round calls them: by name}.
+
+    So the first round's stages depend on the same as those of a method that has one round only.
+    """
+    there = methods.stages(recipe)
+    found = {}
+    for other in STAGES[stage_of(name)].inputs:
+        if stage_of(name) in REPEATED:
+            found[other] = f"{other}{suffix_of(name)}" if other in REPEATED else other
+        else:
+            found |= {each: each for each in there if stage_of(each) == other}
+    if source := starts_from(name, recipe):
+        found["model"] = source
+    return {role: each for role, each in found.items() if each in there}
+
+
 def identities(recipe: Recipe) -> dict[str, Identity]:
     """What each stage of the method depends on. Known before anything runs: every stage follows from these."""
+    teacher = Path(recipe.attempts.model).expanduser()
     known = {
         "model": _model_identity(recipe),
         "attempts.prompts": _data_hash(recipe.attempts.prompts, "prompts.yaml"),
+        "attempts.examples": _data_hash(recipe.attempts.examples, ""),
+        "attempts.model": files.model_fingerprint(teacher) if teacher.is_dir() and recipe.attempts.model else "",
         "traces.phrases": _data_hash(recipe.traces.phrases, "phrases.yaml"),
     }
     patterns = recipe.traces.pattern if isinstance(recipe.traces.pattern, dict) else (recipe.traces.pattern,)
     pattern_files = {name: _data_hash(name, "") for name in patterns if name.endswith(".py")}
     found: dict[str, Identity] = {}
-    for name in methods.get(recipe.method):
-        settings = {key: value for part in STAGES[name].settings for key, value in _values(recipe, part)}
-        settings |= {f"{key} (content)": known[key] for key in known if known[key] and key in settings}
+    for name in methods.stages(recipe):
+        settings = _settings(name, recipe)
+        settings |= {f"{key} (content)": known[key] for key in known if known[key] and settings.get(key) is not None}
         if name == "questions":
             settings |= _question_files(recipe)
-        if name in ("questions", "attempts") and recipe.attempts.given:
+        if stage_of(name) in ("questions", "attempts") and recipe.attempts.given:
             settings["attempts.given (content)"] = raw_digest(split_revision(recipe.attempts.given)[0])
-        if name == "traces":
+        if stage_of(name) == "traces":
             settings |= {f"traces.pattern {file} (content)": content for file, content in pattern_files.items()}
         if name == "evaluation":
             settings |= {
@@ -198,17 +236,24 @@ def identities(recipe: Recipe) -> dict[str, Identity]:
                 if Path(model).expanduser().is_dir()
             }
         engine = recipe.evaluation.engine if name == "evaluation" else recipe.attempts.engine
-        if (STAGES[name].filled_by or name == "evaluation") and engine == "openai":
+        if (filled_by(name) or name == "evaluation") and engine == "openai":
             server = recipe.engines.openai
             changed = {"engines.openai.model": server.model, "engines.openai.plain": server.plain}
             settings |= {key: value for key, value in changed.items() if value}
-        sources = {other: found[other] for other in STAGES[name].inputs if other in found}
+        sources = {role: found[other] for role, other in inputs_of(name, recipe).items()}
         if name not in ("evaluation", "report") and "questions" in sources and not _shares_stock(recipe):
             # Training does not depend on what is evaluated: its questions are drawn on their own.
             trained = {key: value for key, value in found["questions"].settings.items() if not _is_evaluated(key)}
             sources["questions"] = Identity(trained, {})
         found[name] = Identity(settings, {other: source.digest for other, source in sources.items()})
     return found
+
+
+def _settings(name: str, recipe: Recipe) -> dict[str, Any]:
+    """What a stage depends on in the recipe. A model that an earlier round makes is known by that stage alone."""
+    seen = recipe_of(name, recipe, Path())
+    settings = {key: value for part in STAGES[stage_of(name)].settings for key, value in _values(seen, part)}
+    return settings | ({"model": None} if starts_from(name, recipe) else {})
 
 
 def _doomed(recipe: Recipe, opened: Run, wanted: dict[str, Identity], fresh: str | None) -> list[str]:
@@ -233,7 +278,7 @@ def _is_evaluated(key: str) -> bool:
 
 
 def _known(name: str, recipe: Recipe) -> str:
-    stages = methods.get(recipe.method)
+    stages = methods.stages(recipe)
     if name in stages:
         return name
     near = get_close_matches(name, stages, n=1)
@@ -300,8 +345,8 @@ def _shares_stock(recipe: Recipe) -> bool:
 
 
 def _data_hash(path: str, shipped: str) -> str:
-    """Hash of a prompts or phrases file; "" where there is none (the stage that needs it says so)."""
-    file = Path(path) if path else _PACKAGE / "curation" / shipped
+    """Hash of a data file of the user's, or ours; "" where there is none (the stage that needs it says so)."""
+    file = Path(path) if path or not shipped else _PACKAGE / "curation" / shipped
     return files.sha256(file.read_bytes())[:16] if file.is_file() else ""
 
 
@@ -321,7 +366,10 @@ def _model_identity(recipe: Recipe) -> str:
 def _check_models(recipe: Recipe) -> None:
     """Raises ModelError for what looks like a path but is none; a hub id is left to the engine."""
     served = recipe.evaluation.models if recipe.evaluation.engine != "openai" else {}
-    for key, named in {"model": recipe.model, **{f"evaluation.models.{k}": v for k, v in served.items()}}.items():
+    named_by = {"model": recipe.model, **{f"evaluation.models.{k}": v for k, v in served.items()}}
+    if recipe.attempts.model and recipe.attempts.engine != "openai":
+        named_by["attempts.model"] = recipe.attempts.model
+    for key, named in named_by.items():
         looks_local = named.startswith((".", "/", "~")) or named.count("/") > 1
         if named != "tiny" and looks_local and not Path(named).expanduser().is_dir():
             raise ModelError(

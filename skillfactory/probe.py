@@ -20,7 +20,10 @@ QUESTIONS = 16
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a probe of `probed` questions says of the whole recipe. `paper_tokens` is for the paper's fixed budget."""
+    """What a probe of `probed` questions says of the whole recipe. `paper_tokens` is for the paper's fixed budget.
+
+    `attempt_tokens`, `reflection_tokens` and `trace_tokens` are means, as they were in the probe.
+    """
 
     probed: int
     probe_seconds: float
@@ -32,6 +35,9 @@ class Estimate:
     tokens: int
     paper_tokens: int
     seconds: float
+    attempt_tokens: float
+    reflection_tokens: float
+    trace_tokens: float
 
 
 def probe(recipe: Recipe, questions: int) -> Estimate:
@@ -42,7 +48,8 @@ def probe(recipe: Recipe, questions: int) -> Estimate:
     places = slots_of(recipe)
     counter = engines.load_tokenizer(recipe)
     items = [Known(question, QuestionSamples.empty(places), {}) for question in some]
-    stream = engines.stream(recipe, recipe.attempts.engine, partial(draw, recipe=recipe), items)
+    maker = recipe.attempts.model or None
+    stream = engines.stream(recipe, recipe.attempts.engine, partial(draw, recipe=recipe), items, maker)
     start = None
     rows = []
     for row in stream:
@@ -95,6 +102,9 @@ def _estimate(recipe: Recipe, tally: Tally, builder: Builder, seconds: float) ->
         tokens=round(tokens * scale),
         paper_tokens=round(most * slots * (each_attempt + recipe.reflections.per_attempt * each_reflection)),
         seconds=round(seconds * scale, 1),
+        attempt_tokens=each_attempt,
+        reflection_tokens=each_reflection,
+        trace_tokens=builder.counts()["tokens"] / max(builder.traces, 1),
     )
 
 

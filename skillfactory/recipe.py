@@ -4,9 +4,12 @@ Field descriptions are the reference: `docs/reference.md` is made from them. Set
 fast a stage runs, not what it makes, and stay out of the digests that decide whether finished work can be kept.
 """
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+REPEATED = ("attempts", "reflections", "traces", "sft", "rl")  # stages that a method of several rounds repeats
 
 
 def speed(default: Any, description: str, **limits: Any) -> Any:
@@ -16,6 +19,9 @@ def speed(default: Any, description: str, **limits: Any) -> Any:
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+S = TypeVar("S", bound=Section)
 
 
 class TaskSpec(Section):
@@ -62,7 +68,16 @@ class Attempts(Sampling):
     )
     prompts: str = Field("", description="A YAML file of prompts in place of the built-in one.")
     given: str = Field(
-        "", description="Raw data of the authors' form (Parquet, JSON lines, a folder, a hub id), in place of sampling."
+        "", description="Samples made elsewhere (Parquet, JSON lines, a folder, a hub id), in place of sampling."
+    )
+    model: str = Field("", description="Who makes the attempts, where that is not the recipe's `model`: a teacher.")
+    examples: str = Field("", description="A file of worked examples: they make up the prompt variant `bolt`.")
+    whole: bool = Field(False, description="An attempt is a whole response, to be learnt with its thinking and tags.")
+    split: bool = Field(
+        False, description="Take attempts and reflections out of tagged responses to the prompt of SFT and RL."
+    )
+    instruct: bool = Field(
+        False, description="The prompt of SFT, RL and evaluation asks for attempts and reflections in tags."
     )
     engine: EngineName = speed("transformers", "What generates text; options are in `engines`.")
 
@@ -79,6 +94,10 @@ class Traces(Section):
     max_pairs: int = Field(5, ge=1, description="L_max: most correct pairs (algorithm1) or most pairs in a trace.")
     pairs: int = Field(0, ge=0, description="Pairs in a trace, where the pattern leaves it open; 0 draws 2..max_pairs.")
     stop_chance: float = Field(0.15, gt=0, le=1, description="fail_first: chance that no further failure is added.")
+    order: Literal["pattern", "random"] = Field(
+        "pattern", description="`random`: the pattern's pairs in any order, so that a trace may end on a wrong one."
+    )
+    reflect: bool = Field(True, description="Whether reflections stand in the traces, where the pattern has them.")
     distinct_variants: bool = Field(False, description="Every attempt of a trace from another prompt variant.")
     per_question: int = Field(0, ge=0, description="Most traces a question; 0 is as many as the pattern gives.")
     limit: int = Field(0, ge=0, description="Most traces in all; 0 is no limit.")
@@ -122,9 +141,39 @@ class Rl(Training):
     )
     epsilon: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
     beta: float = Field(0.0, ge=0, description="Weight of the KL term; the paper uses none.")
+    more_tokens: int = Field(
+        0, ge=0, description="Go on after `steps` until so many more tokens have been sampled (budget matching)."
+    )
+    more_seconds: float = Field(0, ge=0, description="The same until so many more seconds have passed.")
     keep_every: int = speed(
         0, "Steps between models that are kept, each of the model's size, and evaluated; 0 keeps the last alone.", ge=0
     )
+
+
+class Star(Section):
+    """The method `star`."""
+
+    rounds: int = Field(3, ge=1, le=20, description="Times that attempts are sampled, sifted and learnt.")
+    rationalize: bool = Field(
+        False, description="Questions that are not solved are also attempted with the answer shown."
+    )
+
+
+class Bolt(Section):
+    """The method `bolt`."""
+
+    examples: str = Field("", description="A file of worked examples; `skillfactory examples` has some written.")
+    writer: str = Field("", description="The model that writes after them; the recipe's where empty.")
+    engine: EngineName = speed("transformers", "What the writer runs on.")
+
+
+class Distill(Section):
+    """The method `distill`."""
+
+    teacher: str = Field("", description="The model to learn from: a folder, a hub id, or what a server calls it.")
+    engine: EngineName = speed("transformers", "What the teacher runs on.")
+    traces: str = Field("", description="In its place a file of responses: Parquet, JSON lines, a folder, a hub id.")
+    keep: Literal["correct", "all"] = Field("correct", description="Learn from right responses alone, or from all.")
 
 
 class EvaluationSet(Section):
@@ -214,13 +263,31 @@ class Machine(Section):
     batch_size: int = speed(64, "Sequences sampled at once.", ge=1)
 
 
+class Assumptions(Section):
+    """What `--dry-run` assumes of what has not been measured. No stage reads it."""
+
+    right: float = speed(0.25, "Share of attempts that are right.", gt=0, le=1)
+    true_verdicts: float = speed(0.75, "Share of reflections whose verdict is true.", gt=0, le=1)
+    filled: float = speed(0.3, "Share of its `max_tokens` that an average sample takes.", gt=0, le=1)
+    tflops: float = speed(989.0, "Peak of a GPU in bfloat16, TFLOP/s: 989 is an H100 SXM, and a GH200.", gt=0)
+    memory_gb: float = speed(80.0, "Memory of a GPU in GB.", gt=0)
+    sampling_use: float = speed(
+        0.15, "Share of that which sampling reaches; a guess for vLLM and full batches.", gt=0, le=1
+    )
+    training_use: float = speed(0.3, "Share of that which training reaches.", gt=0, le=1)
+
+
 class Recipe(Section):
     name: str = Field(
         description="Names the run; its folder is `runs/NAME` unless --run says otherwise.",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
     )
     seed: int = Field(0, ge=0, description="The one seed that all randomness derives from.")
-    method: str = Field("skillfactory", description="`skillfactory`, `rl_only`, or `evaluate`: nothing is trained.")
+    method: str = Field(
+        "skillfactory",
+        description="`skillfactory`, `rl_only`, `star`, `bolt`, `distill`, an ablation (`random_order`, "
+        "`no_reflections`, `one_prompt`, `instruction_prompt`), `skillfactory_twice`, or `evaluate`: no training.",
+    )
     model: str = Field("tiny", description="`tiny` (embedded), a Hugging Face folder, or a hub id.")
     revision: str = Field("", description="Hub revision to pin.")
     report_to: list[Literal["tensorboard", "trackio", "wandb"]] = speed(
@@ -235,4 +302,23 @@ class Recipe(Section):
     traces: Traces = Traces()
     sft: Sft = Sft()
     rl: Rl = Rl()
+    star: Star = Star()
+    bolt: Bolt = Bolt()
+    distill: Distill = Distill()
     evaluation: Evaluation
+    estimate: Assumptions = Assumptions()
+
+
+def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values at dotted names, such as {"sft.epochs": 1}. Raises KeyError for an unknown name."""
+    for name, value in settings.items():
+        recipe = _with(recipe, name.split("."), value)
+    return recipe
+
+
+def _with(section: S, names: list[str], value: Any) -> S:
+    first, *rest = names
+    if first not in type(section).model_fields:
+        raise KeyError(first)
+    new = _with(getattr(section, first), rest, value) if rest else value
+    return section.model_copy(update={first: new})

@@ -1,10 +1,10 @@
 """Reading recipes: YAML with comments, `section.key=value` on top, and errors that say how to mend them."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,8 @@ from skillfactory.errors import RecipeError
 from skillfactory.recipe import Recipe
 
 Place = tuple[str | int, ...]  # where a value stands: ("evaluation", "sets", "hard", "n")
+Lines = dict[Place, int]
+M = TypeVar("M", bound=BaseModel)
 
 _PACKAGE = Path(__file__).parent
 
@@ -28,19 +30,21 @@ _Loader.add_implicit_resolver(
 )
 
 
-def shipped() -> dict[str, Path]:
-    """The recipes that come with the package, by name."""
-    folders = (_PACKAGE / "shipped_recipes", _PACKAGE.parent / "recipes")  # installed; in a checkout
+def shipped(kind: str = "recipe") -> dict[str, Path]:
+    """The recipes, or experiments, that come with the package, by name."""
+    folders = (_PACKAGE / f"shipped_{kind}s", _PACKAGE.parent / f"{kind}s")  # installed; in a checkout
     folder = next((folder for folder in folders if folder.is_dir()), None)
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a file, or a shipped one by name, with overrides; its method and tasks are known to exist."""
+def load_recipe(source: str | Path, overrides: Sequence[str] = (), said: Mapping[str, str] | None = None) -> Recipe:
+    """The recipe in a file, or a shipped one by name, with overrides; its method and tasks are known to exist.
+
+    `said` tells where overrides stand, by their keys, if not on the command line.
+    """
     from skillfactory import methods, tasks
 
-    recipe = read_recipe(find(source), overrides)
-    methods.get(recipe.method)
+    recipe = methods.applied(read_recipe(find(source), overrides, said))
     for where, spec in [("questions.task", recipe.questions.task)] + [
         (f"evaluation.sets.{name}.task", each.task) for name, each in recipe.evaluation.sets.items()
     ]:
@@ -53,22 +57,46 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def find(source: str | Path) -> Path:
-    """The file of a recipe given by path or by the name of a shipped one."""
+def find(source: str | Path, kind: str = "recipe") -> Path:
+    """The file of a recipe, or an experiment, given by path or by the name of a shipped one."""
     path = Path(source)
     if path.is_file():
         return path
     if path.is_dir():
-        raise RecipeError(f"{path} is a folder, not a recipe; give a YAML file.")
-    known = shipped()
+        raise RecipeError(f"{path} is a folder; give a YAML file.")
+    known = shipped(kind)
     if str(source) in known:
         return known[str(source)]
-    hint = _near(path.stem, list(known)) or f"shipped recipes: {', '.join(known) or 'none'}."
-    raise RecipeError(f"There is no recipe {source}: neither such a file nor a shipped recipe; {hint}")
+    hint = near(path.stem, list(known)) or f"shipped {kind}s: {', '.join(known) or 'none'}."
+    raise RecipeError(f"There is no {kind} {source}: neither such a file nor a shipped {kind}; {hint}")
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: Path, overrides: Sequence[str] = (), said: Mapping[str, str] | None = None) -> Recipe:
     """Parse and check one file. Raises RecipeError naming the line and key, what is allowed and the nearest match."""
+    data, lines = read_yaml(path)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}.")
+    places = [_override(data, override) for override in overrides]
+    given = {place: (said or {}).get(".".join(map(str, place)), "command line") for place in places}
+    return checked(Recipe, data, path, lines, given)
+
+
+def checked(model: type[M], data: object, path: Path, lines: Lines, given: Mapping[Place, str] | None = None) -> M:
+    """The data as a `model`; `given` are places that stand elsewhere than in the file, and where.
+
+    Raises RecipeError naming the line and key, what is allowed and the nearest match.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(_explain(model, error.errors()[0], str(path), lines, given or {})) from error
+
+
+def read_yaml(path: Path) -> tuple[Any, Lines]:
+    """The plain data of a YAML file, and the line of every place in it.
+
+    Raises RecipeError, naming the line, for a file that cannot be read and for a key that is there twice.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=_Loader)
@@ -85,27 +113,25 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}, line {line}: not valid YAML: {error.problem or error.context}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}.")
-    given = set[Place]()
-    for override in overrides:
-        given.add(_override(data, override))
+    return data, lines
+
+
+def read_override(text: str) -> tuple[str, Any]:
+    """Key and value of `section.key=value`, the value read as YAML. Raises RecipeError for anything else."""
+    key, equals, raw = text.partition("=")
+    key = key.strip()
+    if not equals or not all(key.split(".")):
+        raise RecipeError(f"`{text}` is not of the form section.key=value.")
     try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        raise RecipeError(_explain(error.errors()[0], str(path), lines, given)) from error
+        return key, yaml.load(raw, Loader=_Loader) if raw.strip() else ""
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"{key}: the value `{raw}` is not valid YAML; quote it.") from error
 
 
 def _override(data: dict[str, Any], text: str) -> Place:
-    """Put `section.key=value` into the plain recipe, the value read as YAML; returns its place."""
-    key, equals, raw = text.partition("=")
-    names = key.strip().split(".")
-    if not equals or not all(names):
-        raise RecipeError(f"`{text}` is not of the form section.key=value.")
-    try:
-        value = yaml.load(raw, Loader=_Loader) if raw.strip() else ""
-    except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"{key}: the value `{raw}` is not valid YAML; quote it.") from error
+    """Put `section.key=value` into the plain recipe; returns its place."""
+    key, value = read_override(text)
+    names = key.split(".")
     at = data
     for depth, name in enumerate(names[:-1]):
         inner = at.setdefault(name, {})
@@ -143,52 +169,51 @@ def _lines(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int]]:
             yield from _lines(value, (*place, index))
 
 
-def _explain(error: Any, source: str, lines: dict[Place, int], given: set[Place]) -> str:
+def _explain(model: type[BaseModel], error: Any, source: str, lines: Lines, given: Mapping[Place, str]) -> str:
     """One sentence for the first of pydantic's errors."""
     place: Place = tuple(part for part in error["loc"])
     key = ".".join(str(part) for part in place)
-    if any(place[: len(g)] == g or g[: len(place)] == place for g in given):
-        where = "command line"
-    else:
-        held = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), None)
-        where = f"{source}, line {lines[held]}" if held else source
+    elsewhere = [said for g, said in given.items() if place[: len(g)] == g or g[: len(place)] == place]
+    held = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), None)
+    where = elsewhere[-1] if elsewhere else f"{source}, line {lines[held]}" if held else source
     match error["type"]:
         case "extra_forbidden":
-            section = _model_at(place[:-1])
+            section = _model_at(model, place[:-1])
             allowed = list(section.model_fields) if section else []
             name = str(place[-1])
-            elsewhere = [other for other in _all_keys(Recipe) if other.rpartition(".")[2] == name]
+            others = [other for other in _all_keys(model) if other.rpartition(".")[2] == name]
             hint = (
-                _near(name, allowed)
-                or (f"there is `{elsewhere[0]}`." if elsewhere else "")
+                near(name, allowed)
+                or (f"there is `{others[0]}`." if others else "")
                 or f"allowed here: {', '.join(allowed)}."
             )
             return f"{where}: unknown key `{key}`; {hint}"
         case "missing":
-            section = _model_at(place[:-1])
+            section = _model_at(model, place[:-1])
             field = section.model_fields.get(str(place[-1])) if section else None
             purpose = f" ({field.description.rstrip('.')})" if field and field.description else ""
             return f"{where}: the key `{key}` is missing{purpose}."
         case "model_type" | "model_attributes_type" | "dict_type":
-            section = _model_at(place)
+            section = _model_at(model, place)
             keys = f" with the keys {', '.join(section.model_fields)}" if section else ""
             return f"{where}: `{key}` must be a mapping{keys}, not {error['input']!r}."
         case "literal_error":
             options = str(error["ctx"]["expected"])
-            near = _near(str(error["input"]), re.findall(r"'([^']*)'", options))
-            return f"{where}: `{key}` is {error['input']!r}, but must be {options}{f'; {near}' if near else '.'}"
+            hint = near(str(error["input"]), re.findall(r"'([^']*)'", options))
+            return f"{where}: `{key}` is {error['input']!r}, but must be {options}{f'; {hint}' if hint else '.'}"
         case _:
             return f"{where}: `{key}` is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}."
 
 
-def _near(name: str, allowed: list[str]) -> str:
-    near = get_close_matches(name, allowed, n=1)
-    return f"did you mean `{near[0]}`?" if near else ""
+def near(name: str, allowed: Sequence[str]) -> str:
+    """`did you mean …?`, or nothing where none of the names is like it."""
+    found = get_close_matches(name, allowed, n=1)
+    return f"did you mean `{found[0]}`?" if found else ""
 
 
-def _model_at(place: Place) -> type[BaseModel] | None:
+def _model_at(model: type[BaseModel], place: Place) -> type[BaseModel] | None:
     """The section that a place of the recipe belongs to."""
-    at: Any = Recipe
+    at: Any = model
     for part in place:
         if isinstance(at, type) and issubclass(at, BaseModel):
             field = at.model_fields.get(str(part))

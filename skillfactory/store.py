@@ -8,6 +8,7 @@ all rows that were appended are there, and nothing else is. A manifest holds the
 the digests of the stages that it reads; work made from other settings is refused, naming the keys that differ.
 """
 
+import copy
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ import yaml
 
 from skillfactory import files, progress, rows, versions
 from skillfactory.errors import StoreError
-from skillfactory.recipe import Recipe
+from skillfactory.recipe import REPEATED, Recipe
 
 if TYPE_CHECKING:
     import filelock
@@ -42,6 +43,7 @@ class Run:
     def __init__(self, path: Path, lock: "filelock.BaseFileLock") -> None:
         self.path = path
         self._lock = lock
+        self._suffix = ""
         self._stages: dict[str, Stage] = {}
 
     @classmethod
@@ -107,8 +109,15 @@ class Run:
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         files.write_atomic(self.path / RECIPE, text.encode())
 
+    def of_round(self, suffix: str) -> Self:
+        """The run as a stage of an earlier round sees it: `stage("sft")` is `sft-1` for the suffix "-1"."""
+        view = copy.copy(self)
+        view._suffix = suffix
+        return view
+
     def stage(self, name: str) -> "Stage":
         """The stage's folder, created with its first write."""
+        name = f"{name}{self._suffix}" if name in REPEATED else name
         return self._stages.setdefault(name, Stage(self.path / name))
 
     def begin(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], filled_by: str = "") -> "Stage":
@@ -400,6 +409,19 @@ def load_run(path: str | Path) -> LoadedRun:
     if not (path / RECIPE).is_file():
         raise StoreError(f"{path} is not a run directory (it has no {RECIPE}).")
     return LoadedRun(path, _read_recipe(path))
+
+
+def writer(path: Path) -> dict[str, Any]:
+    """The process that writes a run now, as far as it has said: `pid`, `host`, `stage`. Empty where there is none."""
+    import filelock
+
+    if not (path / _LOCK).exists():
+        return {}
+    try:
+        with filelock.FileLock(path / _LOCK, timeout=0):
+            return {}
+    except filelock.Timeout:
+        return {"pid": 0, "host": "", "stage": ""} | _owner(path)
 
 
 def _read_recipe(path: Path) -> Recipe:

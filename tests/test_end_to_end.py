@@ -75,7 +75,7 @@ def names(folder: Path) -> set[str]:
 
 def check_files(run: Path) -> None:
     """Exactly the files that a finished run has."""
-    stages = methods.get(load_run(run).recipe.method)
+    stages = methods.stages(load_run(run).recipe)
     assert names(run) == {*stages, "recipe.yaml", "log.jsonl", "metrics.json", "report.html", "report.md", "tables"}
     wanted = {
         "questions": {"part", "sets.json"}, "attempts": {"part"}, "reflections": {"part"}, "traces": {"part"},

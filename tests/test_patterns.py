@@ -51,7 +51,7 @@ def test_every_pattern(name: str, samples: Known, given: Traces, seed: int) -> N
     assert len(found.traces) + found.short <= (given.per_question or most)
     for _, pairs, _ in found.traces:
         assert len({pair.slot for pair in pairs}) == len(pairs)
-        assert any(pair.correct for pair in pairs)
+        assert any(pair.correct for pair in pairs) or name == "any_solution"
         assert pairs[-1].correct or not pattern.ends_correct
         for pair in pairs:
             assert samples.outcomes[pair.slot] == pair.correct

@@ -35,16 +35,22 @@ def attempt_request(recipe: Recipe, question: Question, variant: str, index: int
 
 
 def attempt_of(
-    completion: "Completion", question: Question, variant: str, index: int, task: Task, prompts: Prompts
+    completion: "Completion",
+    question: Question,
+    variant: str,
+    index: int,
+    task: Task,
+    prompts: Prompts,
+    whole: bool = False,
 ) -> Attempt:
-    """The graded attempt that a completion is."""
+    """The graded attempt that a completion is; a `whole` response may hold tags."""
     text = completion.text
     if completion.finish_reason == "failed":
         graded, reason = Grade("no_answer"), completion.error or "engine_failed"
     else:
         graded = grade(task, question, text)
         reason = graded.reason
-        if has_trace_tags(text) or _VERDICT.search(text):
+        if not whole and (has_trace_tags(text) or _VERDICT.search(text)):
             reason = "malformed"
         elif prompts.leaks_hint(variant, text):
             reason = "leaked"

@@ -12,9 +12,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from skillfactory import seeds
-from skillfactory.curation import given
+from skillfactory.curation import given, splitting
 from skillfactory.curation.drawing import Done, Known, draw, lacking, slots_of
-from skillfactory.curation.samples import CORRECT, WRONG, Chunk, QuestionSamples, chunks
+from skillfactory.curation.samples import CORRECT, WRONG, Chunk, QuestionSamples, Slots, chunks
 from skillfactory.curation.sampling import save, usable
 from skillfactory.curation.tally import Tally
 from skillfactory.curation.traces import Builder
@@ -42,12 +42,14 @@ def run(recipe: Recipe, run: "Run") -> None:
     tokenizer = engines.load_tokenizer(recipe)
     if recipe.attempts.given:
         given.fill(recipe, run, questions, tokenizer)
-    places = given.places_of(samples[0]) if recipe.attempts.given else slots_of(recipe)
     enough = first_guess(recipe, len(questions))
     while True:
         some = questions[:enough]
-        if not recipe.attempts.given:
+        if recipe.attempts.split:
+            splitting.fill(recipe, run, some, tokenizer)
+        elif not recipe.attempts.given:
             draw_lacking(recipe, stage, samples, some)
+        places = _places(recipe, samples[0])
         stage.clear_rows()
         builder, tally = Builder(recipe, task_of(sft_spec(recipe)), tokenizer), Tally()
         done = 0
@@ -67,6 +69,13 @@ def run(recipe: Recipe, run: "Run") -> None:
     samples[0].finish(**attempts)
     samples[1].finish(**reflections)
     stage.finish(**traces)
+
+
+def _places(recipe: Recipe, attempts: "Stage") -> Slots:
+    """The places of a question's attempts, wherever they come from."""
+    if recipe.attempts.given:
+        return given.places_of(attempts)
+    return splitting.places_of(recipe) if recipe.attempts.split else slots_of(recipe)
 
 
 def questions_of(recipe: Recipe, stage: "Stage") -> list[Question]:
@@ -117,7 +126,9 @@ def draw_lacking(recipe: Recipe, stage: "Stage", samples: "tuple[Stage, Stage]",
         reflections.reopen()
         clock = _Clock(stage, attempts, reflections)
         work = partial(draw, recipe=recipe)
-        everything = engines.stream(recipe, recipe.attempts.engine, work, chain([first], stream))
+        everything = engines.stream(
+            recipe, recipe.attempts.engine, work, chain([first], stream), recipe.attempts.model or None
+        )
         right = failed = 0
         for row in save(everything, {Attempt: attempts, Reflection: reflections}, clock.charge):
             if isinstance(row, Done):

@@ -14,7 +14,7 @@ from skillfactory import seeds
 from skillfactory.curation.attempts import attempt_of, attempt_request
 from skillfactory.curation.patterns import arrange, patterns_of
 from skillfactory.curation.pool import ATTEMPT, Want
-from skillfactory.curation.prompts import load_prompts
+from skillfactory.curation.prompts import prompts_of
 from skillfactory.curation.reflections import reflection_of, reflection_request
 from skillfactory.curation.samples import CORRECT, UNDRAWN, USELESS, WRONG, QuestionSamples, Slots
 from skillfactory.curation.sampling import usable
@@ -96,7 +96,7 @@ class _Desk:
 
     def __post_init__(self) -> None:
         self.task = task_of(sft_spec(self.recipe))
-        self.prompts = load_prompts(self.recipe.attempts.prompts)
+        self.prompts = prompts_of(self.recipe.attempts)
         self.threads = ThreadPoolExecutor(WORKERS)
         self.slow = is_slow(self.task)
 
@@ -140,7 +140,8 @@ class _Desk:
 
     def _grade(self, completion: "Completion", asked: _Asked, want: Want) -> Attempt:
         variant, index = asked.samples.places.place(want.slot)
-        return attempt_of(completion, asked.question, variant, index, self.task, self.prompts)
+        whole = self.recipe.attempts.whole
+        return attempt_of(completion, asked.question, variant, index, self.task, self.prompts, whole)
 
     def _note_attempt(self, asked: _Asked, want: Want, attempt: Attempt) -> None:
         samples = asked.samples
@@ -199,5 +200,5 @@ def draw(engine: "Engine", items: Iterable[Known], recipe: Recipe) -> Iterator[R
 
 def slots_of(recipe: Recipe) -> Slots:
     """The places of attempts that the recipe asks for."""
-    variants = load_prompts(recipe.attempts.prompts).asked(recipe.attempts, task_of(recipe.questions.task))
+    variants = prompts_of(recipe.attempts).asked(recipe.attempts, task_of(recipe.questions.task))
     return Slots(tuple(variants), recipe.attempts.per_variant, recipe.reflections.per_attempt)

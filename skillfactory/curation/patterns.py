@@ -8,7 +8,7 @@ of the user's (`load_pattern`).
 import importlib.util
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,8 @@ class Pattern:
 
     `arrange` returns the pairs of one trace in order, [] where the question's pairs do not suffice. `traces` is how
     many a question gives where the recipe does not say: 0 is until `arrange` returns []. `closing` is the bank of
-    phrases before the answer. Without `reflect` the attempts stand alone, and no reflection is drawn.
+    phrases before the answer. Without `reflect` the attempts stand alone, and no reflection is drawn. With `plain` a
+    trace is the text of its one attempt, without tags or phrases, right or wrong.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Pattern:
     closing: Closing = "closing"
     reflect: bool = True
     ends_correct: bool = True
+    plain: bool = False
 
 
 def algorithm1(pool: Pool, rng: random.Random) -> list[Pair]:
@@ -112,6 +114,16 @@ def fail_first(pool: Pool, rng: random.Random) -> list[Pair]:
     return [*pool.incorrect(failures, distinct=True), *last] if last else []
 
 
+def solution(pool: Pool, rng: random.Random) -> list[Pair]:
+    """One correct attempt as it is (STaR, BOLT, distillation); where there is none, one that was shown the answer."""
+    return pool.correct(once=True, hinted=False) or (pool.correct(once=True) if pool.number == 0 else [])
+
+
+def any_solution(pool: Pool, rng: random.Random) -> list[Pair]:
+    """One attempt as it is, right or wrong (distillation without a filter)."""
+    return pool.either(once=True)
+
+
 PATTERNS: dict[str, Pattern] = {
     pattern.name: pattern
     for pattern in (
@@ -124,6 +136,8 @@ PATTERNS: dict[str, Pattern] = {
         Pattern("random_order", random_order, ends_correct=False),
         Pattern("no_reflections", algorithm1, traces=0, reflect=False),
         Pattern("fail_first", fail_first, traces=0),
+        Pattern("solution", solution, traces=0, reflect=False, plain=True),
+        Pattern("any_solution", any_solution, traces=0, reflect=False, ends_correct=False, plain=True),
     )
 }
 
@@ -137,7 +151,17 @@ def patterns_of(settings: Traces) -> dict[str, tuple[Pattern, float]]:
         )
     if not mix or min(mix.values()) <= 0:
         raise RecipeError("traces.pattern: every pattern of a mix needs a weight above 0.")
-    return {name: (load_pattern(name), weight) for name, weight in mix.items()}
+    return {name: (_varied(load_pattern(name), settings), weight) for name, weight in mix.items()}
+
+
+def _varied(pattern: Pattern, settings: Traces) -> Pattern:
+    """The pattern with what the recipe leaves out of it: its order, its reflections."""
+    if settings.order == "random" and not pattern.plain:
+        arranged = pattern.arrange
+        pattern = replace(
+            pattern, arrange=lambda pool, rng: pool.shuffled(arranged(pool, rng)), ends_correct=False, closing="closing"
+        )
+    return replace(pattern, reflect=pattern.reflect and settings.reflect)
 
 
 @cache
@@ -243,6 +267,8 @@ def _checked(pattern: Pattern, name: str, pairs: list[Pair], pool: Pool) -> list
         raise RecipeError(f"Pattern {name}: `arrange` must return a list of pairs that it drew from the pool.")
     if len({pair.slot for pair in pairs}) < len(pairs):
         raise RecipeError(f"Pattern {name}: `arrange` returned a pair twice in one trace.")
+    if pattern.plain:
+        return pairs[:1]
     if not any(pair.correct for pair in pairs):
         return []
     if pattern.ends_correct and not pairs[-1].correct:

@@ -18,6 +18,7 @@ from skillfactory.recipe import Traces
 Kind = Literal["correct", "incorrect", "either"]
 ATTEMPT = -1  # in a Want, in place of the number of a reflection
 AGREED, NONE = -1, -2  # what Samples.agreed says beside a number
+HINTED = "+hint"  # end of the name of a variant's twin that is shown the answer
 QUARTER = 4  # see _Order.blocks
 
 
@@ -141,17 +142,23 @@ class Pool:
             orders[n] = seeds.rng(self._table.seed, "numbers").sample(range(n), n)
         return orders[n]
 
-    def correct(self, n: int = 1, *, once: bool = False) -> list[Pair]:
-        """Up to `n` correct pairs; with `once` also never again in a later trace of the question."""
-        return self._draw("correct", n, once, distinct=False)
+    def correct(self, n: int = 1, *, once: bool = False, hinted: bool = True) -> list[Pair]:
+        """Up to `n` correct pairs; with `once` also never again in a later trace of the question.
+
+        Without `hinted`, attempts that were shown the answer are not looked at.
+        """
+        return self._draw("correct", n, once, distinct=False, hinted=hinted)
 
     def incorrect(self, n: int = 1, *, once: bool = False, distinct: bool = False) -> list[Pair]:
         """Up to `n` incorrect pairs; with `distinct` no two answers in the trace are the same."""
         return self._draw("incorrect", n, once, distinct)
 
-    def either(self, n: int = 1) -> list[Pair]:
-        """Up to `n` pairs, whatever came of them: correct ones as often as they are among the question's pairs."""
-        return self._draw("either", n, once=False, distinct=False)
+    def either(self, n: int = 1, *, once: bool = False) -> list[Pair]:
+        """Up to `n` pairs, whatever came of them: correct ones as often as they are among the question's pairs.
+
+        With `once` never again in a later trace; no pattern may draw by outcome besides.
+        """
+        return self._draw("either", n, once, distinct=False)
 
     def holds(self, pair: Pair) -> bool:
         """Whether the pair was drawn from this pool."""
@@ -161,14 +168,15 @@ class Pool:
         """The pairs in a random order."""
         return self._rng.sample(pairs, len(pairs))
 
-    def _draw(self, kind: Kind, n: int, once: bool, distinct: bool) -> list[Pair]:
+    def _draw(self, kind: Kind, n: int, once: bool, distinct: bool, hinted: bool = True) -> list[Pair]:
         samples, table = self._table.samples, self._table
         if once:
             order, table.lasting = table.order, True
         else:
             order = self._either if kind == "either" else self._by_outcome
         walk = _Walk(samples, self, kind, n, table.spent if once else set(), distinct)
-        for block in order.blocks() if n > 0 else ():
+        for drawn in order.blocks() if n > 0 else ():
+            block = drawn if hinted else [slot for slot in drawn if not is_hinted(samples.variant(slot))]
             walk.wants += [Want(slot) for slot in block if samples.fits(slot, "either") is None]
             if any(walk.is_full_with(slot) for slot in block):
                 break
@@ -224,6 +232,11 @@ class _Walk:
         if self._answers is not None:
             self._answers.add(_plain(answer))
         return True
+
+
+def is_hinted(variant: str) -> bool:
+    """Whether an attempt of this variant is shown the answer."""
+    return variant.endswith(HINTED)
 
 
 def _plain(answer: str) -> str:

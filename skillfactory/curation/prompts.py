@@ -14,12 +14,12 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from skillfactory.curation.pool import HINTED, is_hinted
 from skillfactory.errors import RecipeError
 from skillfactory.recipe import Attempts
 from skillfactory.records import Message
 
 _FIELD = re.compile(r"\{(question|attempt|answer)\}")
-HINTED = "+hint"  # end of the name of a variant's twin that is shown the answer
 
 
 class Example(BaseModel):
@@ -64,6 +64,7 @@ class Prompts(BaseModel):
     variants: dict[str, Prompt] = Field(min_length=1)
     train_variant: str
     reflection_prompt: Prompt = Field(alias="reflection")
+    instruction: Prompt | None = None  # of the ablation without SFT: asks for attempts and reflections in tags
     hint: str = ""  # follows the user text of a hinted variant
     leaks: tuple[str, ...] = ()  # words that a hinted attempt must not use
 
@@ -75,6 +76,8 @@ class Prompts(BaseModel):
         for field in ("{question}", "{attempt}"):
             if field not in self.reflection_prompt.user:
                 raise ValueError(f"the user text of `reflection` lacks {field}")
+        if self.instruction and "{question}" not in self.instruction.user:
+            raise ValueError("the user text of `instruction` lacks {question}")
         if self.hint and ("{answer}" not in self.hint or not self.leaks):
             raise ValueError("`hint` needs the field {answer}, and a list `leaks` of words that give it away")
         if self.train_variant not in self.variants:
@@ -105,13 +108,13 @@ class Prompts(BaseModel):
     def attempt(self, variant: str, question_text: str, answer: str = "") -> list[Message]:
         """The chat that asks for an attempt in the style of `variant`; `answer` is for hinted ones."""
         prompt = self.variants[variant.removesuffix(HINTED)]
-        if variant.endswith(HINTED):
+        if is_hinted(variant):
             prompt = prompt.model_copy(update={"user": f"{prompt.user}\n\n{self.hint}"})
         return prompt.fill(question=question_text, answer=answer)
 
     def leaks_hint(self, variant: str, text: str) -> bool:
         """Whether a hinted attempt speaks of what it was shown: one of `leaks` at the beginning of a word."""
-        return variant.endswith(HINTED) and _leak(self.leaks).search(text) is not None
+        return is_hinted(variant) and _leak(self.leaks).search(text) is not None
 
     def reflection(self, question_text: str, attempt_text: str) -> list[Message]:
         """The chat that asks for a critique of an attempt."""
@@ -125,6 +128,24 @@ class Prompts(BaseModel):
 @cache
 def _leak(words: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})", re.IGNORECASE)
+
+
+def prompts_of(settings: Attempts) -> Prompts:
+    """The prompts that a recipe asks for. Raises RecipeError for what is missing: file, instruction, examples."""
+    prompts = load_prompts(settings.prompts)
+    if settings.instruct:
+        if prompts.instruction is None:
+            raise RecipeError(
+                f"{settings.prompts or 'prompts.yaml'} has no `instruction`, which attempts.instruct (method "
+                "instruction_prompt) asks for; add one."
+            )
+        variants = {**prompts.variants, prompts.train_variant: prompts.instruction}
+        prompts = prompts.model_copy(update={"variants": variants})
+    if settings.examples:
+        from skillfactory.curation.examples import load_examples, with_examples
+
+        prompts = with_examples(prompts, load_examples(settings.examples))
+    return prompts
 
 
 @cache

@@ -22,7 +22,7 @@ from skillfactory.curation.drawing import question_seed
 from skillfactory.curation.patterns import Pattern, arrange, patterns_of
 from skillfactory.curation.phrases import Phrases, load_phrases
 from skillfactory.curation.pool import Pair
-from skillfactory.curation.prompts import load_prompts
+from skillfactory.curation.prompts import prompts_of
 from skillfactory.curation.samples import CORRECT, Chunk
 from skillfactory.curation.tally import percentiles
 from skillfactory.engines.base import TokenCounter
@@ -85,7 +85,7 @@ class Builder:
 
     def __init__(self, recipe: Recipe, task: Task, counter: TokenCounter) -> None:
         self.recipe, self.task, self.counter = recipe, task, counter
-        self.prompts = load_prompts(recipe.attempts.prompts)
+        self.prompts = prompts_of(recipe.attempts)
         self.phrases = load_phrases(recipe.traces.phrases)
         self.patterns = patterns_of(recipe.traces)
         self.lacking: list[Question] = []
@@ -215,7 +215,10 @@ class Builder:
                 Piece(*next(own), pair.answer, pair.correct, *(next(reflections) if draft.pattern.reflect else ()))
                 for pair in draft.pairs
             ]
-            draft.completion, draft.steps = write_trace(pieces, self.phrases, draft.pattern.closing, draft.rng)
+            if draft.pattern.plain:
+                draft.completion, draft.steps = pieces[0].attempt.strip(), [Step(pieces[0].attempt_id, "", "")]
+            else:
+                draft.completion, draft.steps = write_trace(pieces, self.phrases, draft.pattern.closing, draft.rng)
         self._count["built"] += len(drafts)
 
     def _distinct(self, drafts: list[_Draft]) -> list[_Draft]:
@@ -225,7 +228,12 @@ class Builder:
 
     def _sound(self, chunk: Chunk, drafts: list[tuple[_Draft, int]]) -> list[tuple[_Draft, int]]:
         grades = grade_all(self.task, [(chunk.questions[draft.place], draft.completion) for draft, _ in drafts])
-        sound = [each for each, grade in zip(drafts, grades, strict=True) if grade.outcome == "correct"]
+        # What is learnt as it is was graded as an attempt, by whoever could; the text is the same.
+        sound = [
+            each
+            for each, grade in zip(drafts, grades, strict=True)
+            if grade.outcome == "correct" or each[0].pattern.plain
+        ]
         self._count["answer_lost"] += len(drafts) - len(sound)
         return sound
 

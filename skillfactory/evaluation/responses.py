@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skillfactory import methods
-from skillfactory.curation.prompts import load_prompts
+from skillfactory.curation.prompts import prompts_of
 from skillfactory.errors import QuestionError, RecipeError, StoreError
 from skillfactory.evaluation.talks import Ask, Draft, Drafted, Item, Key, modes_of, talk
 from skillfactory.recipe import Recipe
 from skillfactory.records import BROKEN, Grade, Question, Response
+from skillfactory.rounds import stage_of, suffix_of
 from skillfactory.tasks.base import Task
 from skillfactory.tasks.deadline import ahead
 from skillfactory.tasks.questions import grade as grade_of
@@ -31,8 +32,10 @@ OWN = ("base", "sft", "rl")  # names that evaluation.models cannot take
 
 def models_of(recipe: Recipe, run: "Run") -> dict[str, str | Path | None]:
     """The models to evaluate, by name: None is the recipe's own. Raises StoreError where a folder is gone."""
-    stages = methods.get(recipe.method)
+    stages = methods.stages(recipe)
+    earlier = [name for name in stages if stage_of(name) in ("sft", "rl") and suffix_of(name)]
     models: dict[str, str | Path | None] = {"base": None}
+    models |= {name: run.stage(name).path / "model" for name in earlier}
     if "sft" in stages:
         models["sft"] = run.stage("sft").path / "model"
     if "rl" in stages:
@@ -61,9 +64,9 @@ def check(recipe: Recipe) -> None:
             )
         last = budget
     for name in section.models:
-        if name in OWN or "@" in name or not name.strip():
+        if stage_of(name) in OWN or "@" in name or not name.strip():
             raise RecipeError(f"evaluation.models: a model cannot be called `{name}`; choose another name.")
-    if section.engine == "openai" and {"sft", "rl"} & set(methods.get(recipe.method)):
+    if section.engine == "openai" and {"sft", "rl"} & set(methods.stages(recipe)):
         raise RecipeError(
             "evaluation.engine: a server cannot sample from the models that a run trains; evaluate with transformers, "
             "vllm or ray, or take method=evaluate for models that are served."
@@ -126,7 +129,7 @@ def respond(engine: "Engine", items: Iterable[Item], recipe: Recipe) -> Iterator
     from skillfactory.engines.talk import converse
 
     tasks = {name: task_of(section.task) for name, section in recipe.evaluation.sets.items()}
-    prompts = load_prompts(recipe.attempts.prompts)
+    prompts = prompts_of(recipe.attempts)
     drafts = converse(engine, (talk(item, prompts, recipe) for item in items))
     yield from ahead(
         lambda drafted: response_of(drafted, tasks[drafted.ask.set]),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import skillfactory
+from skillfactory import methods
 from skillfactory.evaluation.accuracy import (
     Responses,
     accuracy,
@@ -25,6 +26,7 @@ from skillfactory.evaluation.skill_use import SkillUse, aggregate, read_skills
 from skillfactory.overview import curation
 from skillfactory.recipe import Recipe
 from skillfactory.records import Question, Response
+from skillfactory.rounds import stage_of
 from skillfactory.rows import to_records
 from skillfactory.tasks.deadline import ahead
 from skillfactory.tasks.questions import is_slow, task_of
@@ -93,14 +95,20 @@ def responses_of(run: "LoadedRun", texts: bool = True) -> Responses:
 
 
 def models_in(recipe: Recipe, there: Iterable[str]) -> list[str]:
-    """Models in the order in which they come of each other: base, SFT, kept RL steps, RL, then the recipe's others."""
+    """Models in the order in which they come of each other: base, SFT, kept RL steps, RL, then the recipe's others.
+
+    Those of earlier rounds ("sft-1") come after the base, round by round.
+    """
     more = list(recipe.evaluation.models)
 
     def place(model: str) -> tuple[Any, ...]:
         name, _, step = model.partition("@")
-        if name in MODELS:
-            return MODELS.index(name), not step, int(step) if step.isdecimal() else 0, model
-        return len(MODELS), False, more.index(model) if model in more else len(more), model
+        stage, _, number = name.partition("-")
+        if stage in MODELS and (number.isdecimal() or name == stage):
+            last = not number and stage != "base"
+            round_of = int(number) if number else 0
+            return 0, last, round_of, MODELS.index(stage), not step, int(step) if step.isdecimal() else 0, model
+        return 1, False, 0, 0, False, more.index(model) if model in more else len(more), model
 
     return sorted(set(there), key=place)
 
@@ -166,14 +174,14 @@ def last_figures(rows: list[dict[str, float]]) -> dict[str, Any]:
 def cost(run: "LoadedRun") -> dict[str, Any]:
     """{stage: {seconds, tokens, peak_memory_mb}} of the stages there are; `tokens`: sampled, None where unknown."""
     found: dict[str, Any] = {}
-    for stage in ("questions", "attempts", "reflections", "traces", "sft", "rl", "evaluation"):
-        if run.state(stage) == "missing":
+    for stage in methods.stages(run.recipe):
+        if run.state(stage) == "missing" or stage == "report":
             continue
         manifest = run.manifest(stage)
-        tokens = (manifest.get("counts") or {}).get("tokens") if stage not in ("traces", "sft") else None
-        if tokens is None and stage == "rl":
+        tokens = (manifest.get("counts") or {}).get("tokens") if stage_of(stage) not in ("traces", "sft") else None
+        if tokens is None and stage_of(stage) == "rl":
             section = run.recipe.rl
-            steps = read_jsonl(run.path / "rl" / "metrics.jsonl")
+            steps = read_jsonl(run.path / stage / "metrics.jsonl")
             tokens = round(sum(s.get("length", 0.0) for s in steps) * section.prompts_per_step * section.group_size)
         found[stage] = {
             "seconds": manifest.get("seconds"),

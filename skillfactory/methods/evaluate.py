@@ -1,3 +1,5 @@
 """No training: only the recipe's model, and those of `evaluation.models`, on the evaluation sets."""
 
-STAGES: tuple[str, ...] = ("questions", "evaluation", "report")
+from skillfactory.methods.base import Method
+
+METHOD = Method("nothing is trained", ("questions", "evaluation", "report"))

@@ -1,5 +1,5 @@
 """SkillFactory (paper §1-3): silver traces from the model's own attempts and reflections, SFT on them, then GRPO."""
 
-STAGES: tuple[str, ...] = (
-    "questions", "attempts", "reflections", "traces", "sft", "rl", "evaluation", "report",
-)  # fmt: skip
+from skillfactory.methods.base import CURATED, Method
+
+METHOD = Method("silver traces of the model's own attempts and reflections, SFT, GRPO", CURATED)

@@ -71,8 +71,11 @@ def models_of(runs: Sequence[dict[str, Any]]) -> list[Model]:
 
 
 def model_name(name: str) -> str:
-    """How a model of a run is called: "RL", "RL step 50", or the name that the recipe gives it."""
+    """How a model of a run is called: "RL", "RL step 50", "RL of round 1", or the name that the recipe gives it."""
     step = kept_step(name)
+    stage, _, number = name.partition("-")
+    if stage in MODEL_NAMES and number.isdecimal():
+        return f"{MODEL_NAMES[stage]} of round {number}"
     return MODEL_NAMES.get(name, name) if step is None else f"RL step {step}"
 
 

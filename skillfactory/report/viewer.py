@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skillfactory import seeds
-from skillfactory.curation.prompts import load_prompts
+from skillfactory.curation.prompts import prompts_of
 from skillfactory.errors import SkillFactoryError
 from skillfactory.evaluation.accuracy import Responses
 from skillfactory.evaluation.summary import responses_of
@@ -105,7 +105,7 @@ def _frame(runs: Sequence["LoadedRun"], columns: Sequence[Column]) -> dict[str, 
 def _prompt(run: "LoadedRun") -> list[Any] | None:
     """The turns of the chat that asks a question: [role, [text before the question, text after it]]."""
     try:
-        turns = load_prompts(run.recipe.attempts.prompts).train("\0")
+        turns = prompts_of(run.recipe.attempts).train("\0")
     except SkillFactoryError:  # its file is gone since: no reason to do without the responses
         return None
     return [[turn["role"], [shown(part)[: LONGEST[0]] for part in turn["content"].split("\0")]] for turn in turns]

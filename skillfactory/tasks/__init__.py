@@ -1,6 +1,16 @@
 """Where questions come from and how answers are graded: one file a task."""
 
-from skillfactory.tasks import acronym, countdown, hub, letter_countdown, multiplication, own, raw_data, reasoning_gym
+from skillfactory.tasks import (
+    acronym,
+    countdown,
+    hub,
+    letter_countdown,
+    mixture,
+    multiplication,
+    own,
+    raw_data,
+    reasoning_gym,
+)
 from skillfactory.tasks.base import Task, get, home, levels, names, register
 
 __all__ = [
@@ -12,6 +22,7 @@ __all__ = [
     "hub",
     "letter_countdown",
     "levels",
+    "mixture",
     "multiplication",
     "names",
     "own",

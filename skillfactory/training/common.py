@@ -43,7 +43,7 @@ def trainer_settings(recipe: Recipe, section: Training, stage: Stage, on_cpu: bo
         "gradient_checkpointing": section.gradient_checkpointing,
         "bf16": bf16,
         "use_cpu": on_cpu,
-        "seed": seeds.derive(recipe.seed, stage.path.name) % 2**31,
+        "seed": seeds.derive(recipe.seed, stage.path.name.partition("-")[0]) % 2**31,  # the same in every round
         "save_steps": section.save_every,
         "save_total_limit": 1,
         "logging_steps": 1,

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from skillfactory import seeds
-from skillfactory.curation.prompts import load_prompts
+from skillfactory.curation.prompts import prompts_of
 from skillfactory.engines.base import SamplingParams
 from skillfactory.engines.models import ChatTokenizer, load_model
 from skillfactory.engines.sampler import sample
@@ -28,6 +28,7 @@ from skillfactory.training import common, loggers
 from skillfactory.training.reward import make_reward
 from skillfactory.training.skills import SKILLS
 
+MOST_STEPS = 100_000  # of RL that goes on until a budget is spent
 PATIENCE = 10  # steps without a single right rollout after which RL gives up
 
 
@@ -38,7 +39,7 @@ def run(recipe: Recipe, run: Run) -> None:
     if start is None or not start.is_dir():
         start = None
     questions = {q.id: q for q in run.stage("questions").rows(Question) if q.split == "rl"}
-    prompts = load_prompts(recipe.attempts.prompts)
+    prompts = prompts_of(recipe.attempts)
     chat = ChatTokenizer.load(recipe, start)
     behaviour = load_model(recipe, start)  # a copy in the sampling type, refreshed before each step's rollouts
     model = load_model(recipe, start, training=True)
@@ -63,7 +64,12 @@ def run(recipe: Recipe, run: Run) -> None:
             ),
             processing_class=chat.tokenizer,
             rollout_func=rollouts,
-            callbacks=[metrics, KeptSteps(rollouts, stage.path, recipe.rl.keep_every * per_step, per_step), *logging],
+            callbacks=[
+                metrics,
+                KeptSteps(rollouts, stage.path, recipe.rl, per_step),
+                BudgetSpent(recipe.rl, metrics, per_step),
+                *logging,
+            ],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -102,9 +108,10 @@ def configure(recipe: Recipe, stage: Stage, questions: int, on_cpu: bool) -> GRP
     per_step = updates_per_step(rl, questions)
     rollouts = rl.prompts_per_step * rl.group_size
     settings = common.trainer_settings(recipe, rl, stage, on_cpu)
+    warmup = math.ceil(rl.warmup * rl.steps * per_step)  # of the steps that are sure
     return GRPOConfig(
-        **{**settings, "save_steps": rl.save_every * per_step},
-        max_steps=rl.steps * per_step,
+        **{**settings, "save_steps": rl.save_every * per_step, "warmup_steps": warmup},
+        max_steps=(MOST_STEPS if goes_on(rl) else rl.steps) * per_step,
         num_generations=rl.group_size,
         gradient_accumulation_steps=rollouts // per_step // rl.micro_batch,
         steps_per_generation=rollouts // rl.micro_batch,
@@ -147,18 +154,54 @@ class _Rollouts:
                 behind.copy_(ahead)
 
 
+def goes_on(rl: Rl) -> bool:
+    """Whether RL goes on after its steps. Raises RecipeError where its learning rate would not."""
+    more = rl.more_tokens > 0 or rl.more_seconds > 0
+    if more and rl.schedule not in ("constant", "constant_with_warmup"):
+        raise RecipeError(
+            f"rl.more_tokens and rl.more_seconds go on for a number of steps that is not known before, so rl.schedule "
+            f"must be constant, not {rl.schedule}."
+        )
+    return more
+
+
+class BudgetSpent(TrainerCallback):
+    """Ends RL that goes on after its steps once both `rl.more_tokens` and `rl.more_seconds` are spent.
+
+    Both count from the end of step `rl.steps`, over all resumptions, as metrics.jsonl has them.
+    """
+
+    def __init__(self, rl: Rl, metrics: common.MetricsFile, per_step: int) -> None:
+        self.rl, self.metrics, self.per_step = rl, metrics, per_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if goes_on(self.rl) and state.global_step % self.per_step == 0 and self._is_spent(state):
+            control.should_training_stop = True
+
+    def _is_spent(self, state: Any) -> bool:
+        # The step that ends now is logged after this.
+        if state.global_step // self.per_step < self.rl.steps:
+            return False
+        extra = self.metrics.lines()[self.rl.steps :]
+        rollouts = self.rl.prompts_per_step * self.rl.group_size
+        tokens, seconds = (sum(line[name] for line in extra) for name in ("length", "seconds"))
+        return bool(tokens * rollouts >= self.rl.more_tokens and seconds >= self.rl.more_seconds)
+
+
 class KeptSteps(TrainerCallback):
-    """Keeps the policy as `folder`/steps/STEP after every `every` optimizer updates (0: never), but for the last one.
+    """Keeps the policy as `folder`/steps/STEP every `rl.keep_every` steps (0: never) before the last.
 
     What is kept is the sampling copy, so it costs no memory, and is in the type that the last one is saved in.
     A step is kept before its checkpoint is written: so what a checkpoint is past is there.
     """
 
-    def __init__(self, rollouts: _Rollouts, folder: Path, every: int, per_step: int) -> None:
-        self.rollouts, self.folder, self.every, self.per_step = rollouts, folder, every, per_step
+    def __init__(self, rollouts: _Rollouts, folder: Path, rl: Rl, per_step: int) -> None:
+        self.rollouts, self.folder, self.per_step = rollouts, folder, per_step
+        self.every, self.steps = rl.keep_every * per_step, rl.steps
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
+        last = self.steps * self.per_step  # the whole training's, unless it goes on to spend a budget
+        if self.every and state.global_step % self.every == 0 and state.global_step < last:
             self.rollouts.follow(model)
             step = state.global_step // self.per_step
             common.keep_model(self.rollouts.behaviour, self.rollouts.chat.tokenizer, self.folder, step)
