@@ -160,8 +160,29 @@ def _methods() -> list[str]:
             for name, spec in pipeline.STAGES.items()
         ],
     )
-    rows = [[_code(name), ", ".join(stages)] for name, stages in methods.METHODS.items()]
-    return ["## Methods and stages\n", _table(["method", "stages"], rows), stages]
+    rows = [
+        [_code(name), method.about, ", ".join(methods.stages(_example(name))), ", ".join(map(_code, _decides(name)))]
+        for name, method in methods.METHODS.items()
+    ]
+    return [
+        "## Methods and stages\n",
+        "What a method decides takes the place of what the recipe says. Of a method of several rounds the stages of "
+        "the earlier ones carry a number.\n",
+        _table(["method", "what", "stages", "decides"], rows),
+        stages,
+    ]
+
+
+def _example(method: str) -> Recipe:
+    task = {"name": "countdown"}
+    return Recipe.model_validate(
+        {"name": "any", "method": method, "questions": {"task": task}, "evaluation": {"sets": {"any": {"task": task}}}}
+    )
+
+
+def _decides(method: str) -> list[str]:
+    found = methods.METHODS[method]
+    return list(dict.fromkeys([*found.settings(_example(method)), *found.again(_example(method))]))
 
 
 def _commands() -> list[str]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skillfactory.plan import StagePlan
+from skillfactory import plan
+from skillfactory.plan import Cost, StagePlan
 from skillfactory.progress import describe, duration, seconds_until_now
 from skillfactory.store import LoadedRun, State
 
@@ -87,17 +88,77 @@ def _few(counts: dict[str, Any]) -> str:
 
 
 def plan_table(title: str, stages: list[StagePlan]) -> "Table":
-    """The dry run: one row a stage."""
-    table = _table(title, "stage", "state", "what", "tokens at most>", "disk at most>")
+    """The dry run: what each stage does, a row each."""
+    table = _table(title, "stage", "state", "what")
     for each in stages:
         what = ", ".join(f"{name} {value:,}" for name, value in each.counts.items())
-        disk = "model's size unknown" if each.disk is None else _bytes(each.disk)
-        state = "to do" if each.state == "missing" else each.state
-        table.add_row(each.name, state_text(state), what, f"{each.most_tokens:,}" if each.most_tokens else "", disk)
-    known = [each.disk for each in stages if each.disk is not None]
-    table.add_section()
-    table.add_row("all", "", "", f"{sum(each.most_tokens for each in stages):,}", _bytes(sum(known)))
+        table.add_row(each.name, state_text("to do" if each.state == "missing" else each.state), what)
     return table
+
+
+def cost_table(stages: list[StagePlan]) -> "Table":
+    """The dry run: what each stage takes, at most and by the assumptions, and all of them."""
+    title = "What it takes: at most (every sample to its cap; disk while it runs), and as expected (disk afterwards)"
+    table = _table(
+        title,
+        "stage",
+        "tokens: at most>",
+        "expected>",
+        "GPU hours: at most>",
+        "expected>",
+        "disk: at most>",
+        "expected>",
+    )
+    for each in stages:
+        table.add_row(each.name, *_cost_cells(each.most, each.expected))
+    table.add_section()
+    table.add_row("all", *_cost_cells(plan.total([s.most for s in stages]), plan.total([s.expected for s in stages])))
+    return table
+
+
+def _cost_cells(most: Cost, expected: Cost) -> list[str]:
+    tokens = [f"{cost.tokens / 1e6:,.1f} M" if cost.tokens else "" for cost in (most, expected)]
+    hours = [_hours(cost.gpu_hours) for cost in (most, expected)]
+    disk = ["?" if cost.disk is None else _bytes(cost.disk) if cost.disk else "" for cost in (most, expected)]
+    return [*tokens, *hours, *disk]
+
+
+def _hours(value: float | None) -> str:
+    if value is None:
+        return "?"
+    return f"{value:,.1f}" if value >= 0.05 else "<0.1" if value else ""
+
+
+def basis_lines(basis: dict[str, Any]) -> "Text":
+    """What the figures of the dry run rest on, a line for the model, the assumptions and the memory of GPUs each."""
+    a, held, count = basis["assumed"], basis["memory"], basis["parameters"]
+    known = {"weights": "its files", "config": "its config.json", "name": "its name"}
+    model = (
+        f"{_parameters(count)} parameters, by {known[basis['parameters_known_by']]}" if count else "? (size unknown)"
+    )
+    measured = basis["measured"]
+    said = f"measured on {measured['questions']} questions: right {measured['right']:.2f}; " if measured else ""
+    drawn = "filled" if measured else "right, true_verdicts, filled"
+    numbers = ", ".join(f"{key} {a[key]:g}" for key in drawn.split(", "))
+    uses = ", ".join(f"{key} {a[key]:g}" for key in ("sampling_use", "training_use"))
+    lines = [
+        f"model: {model}",
+        f"samples: {said}assumed {numbers}; questions are alike; prompts are not counted",
+        f"GPU: {a['tflops']:g} TFLOP/s; 2 operations a parameter and token sampled, 6 if learnt; assumed {uses}",
+        "none of this is measured unless it says so; for other assumptions: estimate.KEY=VALUE",
+    ]
+    if held and basis["trains"]:
+        cards = f"{held['cards']} GPU{'s' if held['cards'] > 1 else ''} of {a['memory_gb']:g} GB or more"
+        one = "; training here uses one so far" if held["cards"] > 1 else ""
+        lines.append(
+            f"memory: {_bytes(held['state_bytes'])} of training state, {_bytes(held['copy_bytes'])} to sample from, "
+            f"activations and cache: {cards}{one}"
+        )
+    return _plain("\n".join(f"  {line}." for line in lines) + "\n")
+
+
+def _parameters(count: int) -> str:
+    return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
 
 
 def estimate_table(facts: dict[str, Any]) -> "Table":

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from skillfactory import files, methods
+from skillfactory.curation.examples import find_examples
 from skillfactory.errors import ModelError, RecipeError
 from skillfactory.evaluation.responses import check as check_evaluation
 from skillfactory.formats.raw import raw_digest, split_revision
@@ -210,10 +211,11 @@ def inputs_of(name: str, recipe: Recipe) -> dict[str, str]:
 def identities(recipe: Recipe) -> dict[str, Identity]:
     """What each stage of the method depends on. Known before anything runs: every stage follows from these."""
     teacher = Path(recipe.attempts.model).expanduser()
+    examples = recipe.attempts.examples
     known = {
         "model": _model_identity(recipe),
         "attempts.prompts": _data_hash(recipe.attempts.prompts, "prompts.yaml"),
-        "attempts.examples": _data_hash(recipe.attempts.examples, ""),
+        "attempts.examples": _data_hash(str(find_examples(examples)) if examples else "", ""),
         "attempts.model": files.model_fingerprint(teacher) if teacher.is_dir() and recipe.attempts.model else "",
         "traces.phrases": _data_hash(recipe.traces.phrases, "phrases.yaml"),
     }

@@ -83,7 +83,7 @@ class Run:
             files.write_json(path / _OWNER, {"pid": os.getpid(), "host": socket.gethostname(), "stage": ""})
             if not (path / RECIPE).exists():
                 run.write_recipe(recipe)
-            _end_torn_line(path / "log.jsonl")
+            end_torn_line(path / "log.jsonl")
         except BaseException:
             lock.release()
             raise
@@ -453,7 +453,7 @@ def _is_alive(owner: dict[str, Any]) -> bool:
     return True
 
 
-def _end_torn_line(path: Path) -> None:
+def end_torn_line(path: Path) -> None:
     """A kill in the middle of a write leaves half a line: end it, so that the next line stands on its own."""
     if path.exists() and path.stat().st_size:
         with path.open("rb+") as file:

@@ -1,11 +1,13 @@
 """A chat server that misbehaves as it is told, a process of its own: `python chat_server.py PORT [SECONDS]`.
 
 What it does is said by the last message of the user's: JSON `{"id": …, "do": [kinds]}`, one kind a try of that id, the
-last one for all that follow; any other text is answered at once. Each answer takes SECONDS. GET /stats tells what was
+last one for all that follow; any other text is answered at once, and a product that is asked for worked out, wrongly
+where 7 divides it. Each answer takes SECONDS. GET /stats tells what was
 asked.
 """
 
 import json
+import re
 import socket
 import struct
 import sys
@@ -66,6 +68,16 @@ ERRORS: dict[str, tuple[int, Any]] = {
 }
 
 
+def worked_out(text: str) -> str:
+    """Thoughts and an answer, where a text asks for a product."""
+    asked = re.search(r"What is (\d+) \* (\d+) \?", text)
+    if not asked:
+        return ""
+    product = int(asked[1]) * int(asked[2])
+    said = product + 1 if product % 7 == 0 else product
+    return f"<think>\nPlan: piece by piece.\nThat makes {said}.\n</think>\n\n<answer>{said}</answer>\nDone."
+
+
 class State:
     """What the server was asked so far."""
 
@@ -97,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
             text = next(m["content"] for m in reversed(body["messages"]) if m["role"] == "user")
             if not text.startswith("{"):
                 time.sleep(self.seconds)
-                return self.chat(f"re: {text}")
+                return self.chat(worked_out(text) or f"re: {text}")
             script = json.loads(text)
             with State.lock:
                 tried = State.tries[script["id"]] = State.tries.get(script["id"], 0) + 1

@@ -1,7 +1,7 @@
 """Synthetic runs that the store itself has written, their reports, and what a browser would see of a page."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -173,8 +173,11 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def check_page(text: str) -> Page:
-    """Well-formed, alone, small, with one h1 and unique ids, and no script but the viewer's, which the policy names."""
+def check_page(text: str, links: Sequence[str] = ()) -> Page:
+    """Well-formed, alone, small, with one h1 and unique ids, and no script but the viewer's, which the policy names.
+
+    `links`: other files that it may point to.
+    """
     found = Page(text)
     assert found.open == []
     assert found.tags.count("h1") == 1
@@ -189,7 +192,7 @@ def check_page(text: str) -> Page:
         assert not name.startswith("on")
         if name in ("src", "href", "xlink:href", "aria-labelledby"):
             assert value is not None
-            assert value.removeprefix("#") in ids, value
+            assert value in links or value.removeprefix("#") in ids, value
     assert len(text.encode()) < 5_000_000
     return found
 

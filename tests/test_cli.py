@@ -83,7 +83,7 @@ def test_a_run_its_status_and_its_resumption(here: Path) -> None:
     [
         (["run", "no.yaml"], "There is no recipe no.yaml"),
         (["run", "r.yaml", "rl.stepz=3"], "did you mean `steps`"),
-        (["run", "r.yaml", "method=star"], "Unknown method `star`"),
+        (["run", "r.yaml", "method=stars"], "Unknown method `stars`; did you mean `star`"),
         (["run", "r.yaml", "questions.task.name=sudoku"], "Unknown task `sudoku`"),
         (["run", "r.yaml", "--until", "sfd"], "did you mean `sft`"),
         (["run", "r.yaml", "--fresh", "sfd"], "did you mean `sft`"),

@@ -19,6 +19,7 @@ from skillfactory import pipeline
 from skillfactory.cli import app
 from skillfactory.curation.patterns import PATTERNS, arrange, patterns_of
 from skillfactory.curation.prompts import load_prompts
+from skillfactory.experiments.grid import load_experiment
 from skillfactory.recipe import Recipe, Traces
 from skillfactory.recipes import load_recipe, read_recipe, shipped
 from skillfactory.tasks import base, own
@@ -92,6 +93,8 @@ def test_yaml_examples_are_accepted(block: Block, tmp_path: Path) -> None:
     file.write_text(block[1])
     if "reflection" in yaml.safe_load(block[1]):
         load_prompts(str(file)).check(list(yaml.safe_load(block[1])["variants"]))
+    elif "methods" in yaml.safe_load(block[1]):
+        load_experiment(file)
     else:
         load_recipe(file)
 

@@ -169,7 +169,7 @@ def test_each_set_has_its_samples_and_forcing_its_modes(tmp_path: Path, monkeypa
     assert {(r.forced, r.tokens) for r in forced} == {(2, 15)}  # three times five tokens
     planned = next(stage for stage in plan(recipe, tmp_path / "none") if stage.name == "evaluation")
     assert planned.counts["responses"] == len(rows)
-    assert planned.most_tokens >= counts["tokens"]
+    assert planned.most.tokens >= counts["tokens"]
 
 
 def test_forcing_is_taken_up_again_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

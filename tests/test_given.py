@@ -70,7 +70,7 @@ def imported(folder: Path, source: Path, **traces: Any) -> Path:
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_raw_data_become_traces(tmp_path: Path, naming: str, shuffled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(given_samples, "BLOCK", 3)
-    monkeypatch.setattr(given_samples, "WAITING", 100)
+    monkeypatch.setattr(given_samples, "WAITING", 50_000)
     rows = raw_rows(20)
     if shuffled:
         random.Random(1).shuffle(rows)

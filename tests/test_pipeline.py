@@ -191,7 +191,7 @@ def test_every_stage_reads_only_stages_before_it() -> None:
 def test_the_dry_run_counts_as_the_paper_does(ran: list[str], tmp_path: Path) -> None:
     planned = {each.name: each for each in plan.plan(recipe(), tmp_path / "a")}
     assert planned["attempts"].counts["attempts"] == 4000 * 64
-    assert planned["attempts"].most_tokens == 4000 * 64 * 1024
+    assert planned["attempts"].most.tokens == 4000 * 64 * 1024
     assert planned["reflections"].counts["reflections at most"] == 4000 * 64 * 4
     assert planned["rl"].counts == {"steps": 150, "rollouts a step": 4096, "rollouts": 150 * 4096}
     assert planned["evaluation"].counts["responses"] == 3 * 5 * 4

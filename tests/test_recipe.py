@@ -128,7 +128,7 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_nearest_shipped_recipe_is_named(monkeypatch: pytest.MonkeyPatch, good: Path) -> None:
-    monkeypatch.setattr(recipes, "shipped", lambda: {"countdown-big": good})
+    monkeypatch.setattr(recipes, "shipped", lambda kind: {"countdown-big": good})
     with pytest.raises(RecipeError, match="did you mean `countdown-big`"):
         load_recipe("countdown-bgi")
     assert load_recipe("countdown-big").name == "t"

@@ -81,12 +81,12 @@ def stream(
     was seen before. Raises what `work` raises, and EngineError where Ray is missing, has no room for a worker, or lost
     its workers over one batch again and again.
     """
-    ray = _import()
+    ray = import_ray()
     section = recipe.engines.ray
     name = None if model is None else _whole(model)
     recipe = recipe.model_copy(update={"model": _whole(recipe.model)})
-    with _cluster(ray, section):
-        _check_room(ray, section)
+    with cluster(ray, section):
+        check_room(ray, section)
         source = iter(items)
         batches = [{"items": pickle.dumps(batch)} for batch in iter(lambda: list(islice(source, section.batch)), [])]
         if not batches:
@@ -129,7 +129,7 @@ def _pickled(done: _Done) -> bytes:
         return pickle.dumps(_Done([], RuntimeError("".join(traceback.format_exception(said)))))
 
 
-def _import() -> Any:
+def import_ray() -> Any:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -144,7 +144,7 @@ def _import() -> Any:
 
 
 @contextmanager
-def _cluster(ray: Any, section: RayCluster) -> Iterator[None]:
+def cluster(ray: Any, section: RayCluster) -> Iterator[None]:
     """Be connected to the cluster meanwhile: this process's own, the one at the address, or a local one made for it."""
     if ray.is_initialized():
         yield
@@ -208,7 +208,7 @@ def _own_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, kept)
 
 
-def _check_room(ray: Any, section: RayCluster) -> None:
+def check_room(ray: Any, section: RayCluster) -> None:
     """One worker must fit on a machine; Ray would wait for it without end. A cluster from elsewhere may yet grow."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(m.get("GPU", 0) >= section.gpus and m.get("CPU", 0) >= section.cpus for m in machines):

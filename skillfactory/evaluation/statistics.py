@@ -60,7 +60,7 @@ def estimate(means: Sequence[float]) -> Estimate:
         raise ValueError("no question to average over")
     values = np.asarray(means, dtype=float)  # [questions]
     se = float(values.std(ddof=1) / sqrt(len(values))) if len(values) > 1 else None
-    return _with_interval(float(values.mean()), se, len(values), len(values) - 1)
+    return with_interval(float(values.mean()), se, len(values), len(values) - 1)
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
@@ -72,7 +72,7 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     mean = sum(each.mean for each in estimates) / len(estimates)
     n = sum(each.n_questions for each in estimates)
     se, freedom = _pooled([(_surely(each), each.n_questions) for each in estimates])
-    return _with_interval(mean, se, n, freedom)
+    return with_interval(mean, se, n, freedom)
 
 
 def _surely(each: Estimate) -> float | None:
@@ -83,7 +83,7 @@ def _surely(each: Estimate) -> float | None:
     return sqrt(share * (1 - share) / each.n_questions)
 
 
-def _with_interval(mean: float, se: float | None, n: int, freedom: float) -> Estimate:
+def with_interval(mean: float, se: float | None, n: int, freedom: float) -> Estimate:
     """The interval of a share that was estimated from clusters (Korn and Graubard 1998).
 
     Clopper and Pearson's, for as many independent observations as would have this standard error. Unlike mean ± 2 se it

@@ -98,6 +98,10 @@ def _upright(axes: Any, line: Line, i: int, place: float, smooth: bool) -> tuple
     dashes = "--" if line.dashed else "-" if any(p.low is not None for p in line.points) else _DASHES[i % len(_DASHES)]
     fill = "none" if line.dashed else "full"
     style: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.8, "label": f"line {i}"}
+    ends = [(at, p.low, p.high) for at, p in zip(x, line.points, strict=True)]
+    band = [each for each in ends if None not in each]
+    if smooth and len(band) > 1:
+        axes.fill_between(*zip(*band, strict=True), color=colour, alpha=0.15, linewidth=0)
     if smooth and len(x) >= MANY:
         axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.35)
         axes.plot(x, _smoothed(y), **style)
@@ -166,10 +170,18 @@ def averaged(points: Sequence[Point], most: int = _MOST) -> list[Point]:
     if size == 1:
         return list(points)
     parts = [points[start : start + size] for start in range(0, len(points), size)]
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) / len(values) if len(known) == len(values) else None
+
     return [
-        Point(sum(p.x for p in part) / len(part), sum(p.y for p in part) / len(part), part[len(part) // 2].tip)
+        Point(
+            sum(p.x for p in part) / len(part), sum(p.y for p in part) / len(part), part[len(part) // 2].tip,
+            mean([p.low for p in part]), mean([p.high for p in part]),
+        )
         for part in parts
-    ]
+    ]  # fmt: skip
 
 
 def _smoothed(y: Sequence[float]) -> list[float]:

@@ -17,7 +17,7 @@ from skillfactory.report.charts import Chart
 from skillfactory.report.comparison import Comparison, compare, metrics_of
 from skillfactory.report.figures import Figure
 from skillfactory.report.pieces import Piece, pieces_of
-from skillfactory.report.sections import Material, headline, material, sections
+from skillfactory.report.sections import Material, Section, headline, material, sections
 from skillfactory.report.tables import MISSING, Table, at, clean, plain
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def write(path: Path, given: Material) -> None:
 
     labels = [tables.run_label(each) for each in given.metrics]
     several = len(labels) > 1
-    shown = drawn(given)
+    shown = drawn(sections(given))
     lead = headline(given)
     values = {
         "title": title_of(given),
@@ -103,10 +103,10 @@ def verdict_of(given: Material) -> str:
     return verdict.of_comparison(given.comparison) if given.comparison else verdict.of_run(given.metrics[0])
 
 
-def drawn(given: Material) -> list[Shown]:
+def drawn(given: Sequence[Section]) -> list[Shown]:
     """The sections with their charts as figures."""
     found = []
-    for section in sections(given):
+    for section in given:
         parts: list[Table | list[Figure]] = []
         for i, part in enumerate(section.parts):
             if isinstance(part, Chart):

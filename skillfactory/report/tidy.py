@@ -82,12 +82,12 @@ def _run(run: dict[str, Any]) -> Row:
     return {"run": at(facts, "label") or at(facts, "name"), "method": at(facts, "method"), "seed": at(facts, "seed")}
 
 
-def _flat(cell: Any, prefix: str = "") -> Row:
+def flat(cell: Any, prefix: str = "") -> Row:
     """Numbers of nested figures, under their joined names."""
     row: Row = {}
     for key, value in items(cell):
         if isinstance(value, dict):
-            row |= _flat(value, f"{prefix}{key}_")
+            row |= flat(value, f"{prefix}{key}_")
         elif isinstance(value, int | float | type(None)):
             row[prefix + key] = value
     return row
@@ -105,14 +105,14 @@ def _accuracy(runs: Runs) -> Iterator[Row]:
     for _, first, modes in _cells(runs, "accuracy"):
         for mode, cell in items(modes):
             kept = {key: value for key, value in items(cell) if key not in ("reasons", "pass_at_k")}
-            yield {**first, "mode": mode, **_flat(kept)}
+            yield {**first, "mode": mode, **flat(kept)}
 
 
 def _pass_at_k(runs: Runs) -> Iterator[Row]:
     for _, first, modes in _cells(runs, "accuracy"):
         for mode, cell in items(modes):
             for k, value in items(cell, "pass_at_k"):
-                yield {**first, "mode": mode, "k": int(k) if k.isdecimal() else k, **_flat(value)}
+                yield {**first, "mode": mode, "k": int(k) if k.isdecimal() else k, **flat(value)}
 
 
 def _by_kind(runs: Runs) -> Iterator[Row]:
@@ -120,7 +120,7 @@ def _by_kind(runs: Runs) -> Iterator[Row]:
         for model, kinds in items(run, "accuracy_by_kind"):
             for kind, modes in items(kinds):
                 for mode, cell in items(modes):
-                    yield {**_run(run), "model": model, "kind": kind, "mode": mode, **_flat(cell)}
+                    yield {**_run(run), "model": model, "kind": kind, "mode": mode, **flat(cell)}
 
 
 def _differences(runs: Runs) -> Iterator[Row]:
@@ -129,7 +129,7 @@ def _differences(runs: Runs) -> Iterator[Row]:
             for before, sets in items(befores):
                 for name, cell in items(sets):
                     first = {"model": model, "before": before, "set": name, "kind": kind_of(run, name)}
-                    yield {**_run(run), **first, **_flat(cell)}
+                    yield {**_run(run), **first, **flat(cell)}
 
 
 def _differences_by_kind(runs: Runs) -> Iterator[Row]:
@@ -137,30 +137,30 @@ def _differences_by_kind(runs: Runs) -> Iterator[Row]:
         for model, befores in items(run, "differences_by_kind"):
             for before, kinds in items(befores):
                 for kind, cell in items(kinds):
-                    yield {**_run(run), "model": model, "before": before, "kind": kind, **_flat(cell)}
+                    yield {**_run(run), "model": model, "before": before, "kind": kind, **flat(cell)}
 
 
 def _forcing(runs: Runs) -> Iterator[Row]:
     for _, first, cell in _cells(runs, "forcing"):
-        yield {**first, "mode": "standard", "budget": at(cell, "first"), **_flat(at(cell, "standard"))}
+        yield {**first, "mode": "standard", "budget": at(cell, "first"), **flat(at(cell, "standard"))}
         for mode in ("unforced", "forced"):
             for budget, figures in items(cell, mode):
-                row = {**first, "mode": mode, "budget": int(budget) if budget.isdecimal() else budget, **_flat(figures)}
+                row = {**first, "mode": mode, "budget": int(budget) if budget.isdecimal() else budget, **flat(figures)}
                 if mode == "forced":
                     for other in ("standard", "unforced"):
-                        row |= _flat(at(cell, f"forced_minus_{other}", budget), f"minus_{other}_")
+                        row |= flat(at(cell, f"forced_minus_{other}", budget), f"minus_{other}_")
                 yield row
 
 
 def _skill_use(runs: Runs) -> Iterator[Row]:
     for _, first, use in _cells(runs, "skill_use"):
-        yield {**first, **_flat({key: value for key, value in items(use) if key != "by_answers"})}
+        yield {**first, **flat({key: value for key, value in items(use) if key != "by_answers"})}
 
 
 def _by_answers(runs: Runs) -> Iterator[Row]:
     for _, first, use in _cells(runs, "skill_use"):
         for answers, cell in items(use, "by_answers"):
-            yield {**first, "answers": int(answers) if answers.isdecimal() else answers, **_flat(cell)}
+            yield {**first, "answers": int(answers) if answers.isdecimal() else answers, **flat(cell)}
 
 
 def _training(runs: Runs, rl: Sequence[Rows], sft: Sequence[Rows]) -> Iterator[Row]:
@@ -173,14 +173,14 @@ def _training(runs: Runs, rl: Sequence[Rows], sft: Sequence[Rows]) -> Iterator[R
 def _curation(runs: Runs) -> Iterator[Row]:
     for run in runs:
         for stage, facts in items(run, "curation"):
-            for quantity, value in _flat(facts if isinstance(facts, dict) else {stage: facts}).items():
+            for quantity, value in flat(facts if isinstance(facts, dict) else {stage: facts}).items():
                 yield {**_run(run), "stage": stage, "quantity": quantity, "value": value}
 
 
 def _cost(runs: Runs) -> Iterator[Row]:
     for run in runs:
         for stage, facts in items(run, "cost"):
-            yield {**_run(run), "stage": stage, **_flat(facts)}
+            yield {**_run(run), "stage": stage, **flat(facts)}
 
 
 def _to_reference(comparison: Comparison) -> Iterator[Row]:
@@ -193,4 +193,4 @@ def _to_reference(comparison: Comparison) -> Iterator[Row]:
                     place = (
                         {"set": group, "kind": kind_of(first, group)} if key == "set" else {"set": "", "kind": group}
                     )
-                    yield {"run": label, "reference": comparison.reference, "model": model, **place, **_flat(cell)}
+                    yield {"run": label, "reference": comparison.reference, "model": model, **place, **flat(cell)}
