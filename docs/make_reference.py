@@ -164,10 +164,13 @@ def _methods() -> list[str]:
         [_code(name), method.about, ", ".join(methods.stages(_example(name))), ", ".join(map(_code, _decides(name)))]
         for name, method in methods.METHODS.items()
     ]
+    about = (
+        "What a method decides takes the place of what the recipe says. Of a method of several rounds the stages of "
+        "the earlier ones carry a number.\n"
+    )
     return [
         "## Methods and stages\n",
-        "What a method decides takes the place of what the recipe says. Of a method of several rounds the stages of "
-        "the earlier ones carry a number.\n",
+        about,
         _table(["method", "what", "stages", "decides"], rows),
         stages,
     ]

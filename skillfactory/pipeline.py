@@ -26,6 +26,7 @@ from skillfactory.report.report import remove as remove_report
 from skillfactory.rounds import recipe_of, stage_of, starts_from, suffix_of
 from skillfactory.store import Run, Stage
 from skillfactory.training.loggers import check as check_loggers
+from skillfactory.training.steps import check as check_steps
 
 _PACKAGE = Path(__file__).parent
 MODEL = ("model", "revision", "machine.dtype")
@@ -135,6 +136,8 @@ def check(recipe: Recipe) -> None:
     check_loggers(recipe)
     if "traces" in methods.stages(recipe):
         _check_curation(recipe)
+    if "rl" in methods.stages(recipe):
+        check_steps(recipe)
     check_evaluation(recipe)
 
 

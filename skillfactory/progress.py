@@ -67,10 +67,12 @@ def seconds_until_now(state: dict[str, Any]) -> float:
 
 def describe(stage: str, state: dict[str, Any]) -> str:
     """One line: `attempts: 320 / 1,024 attempts, 41.3/s, 17 s left, correct 0.31`."""
-    parts = [f"{stage}: {state['done']:,} / {state['total']:,} {state['what']}"]
+    done, total = state["done"], state["total"]
+    count = f"{done:,} / {total:,}" if done <= total else f"{done:,} ({total:,} and more)"
+    parts = [f"{stage}: {count} {state['what']}"]
     if state["rate"]:
         parts.append(f"{state['rate']:.3g}/s" if state["rate"] >= 1 else f"{1 / state['rate']:.3g} s each")
-    if state["eta"] and state["done"] < state["total"]:
+    if state["eta"] and done < total:
         parts.append(f"{duration(state['eta'])} left")
     return ", ".join(parts + [f"{name} {number(value)}" for name, value in state["figures"].items()])
 

@@ -18,7 +18,8 @@ def speed(default: Any, description: str, **limits: Any) -> Any:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # validate_default: a default of 2 for a number is 2.0, as a file gives it; digests tell the two apart.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
 
 
 S = TypeVar("S", bound=Section)
@@ -122,7 +123,7 @@ class Training(Section):
 
 
 class Sft(Training):
-    epochs: float = Field(2, gt=0, description="Passes over the traces.")
+    epochs: float = Field(2.0, gt=0, description="Passes over the traces.")
     batch_size: int = Field(4, ge=1, description="Traces a step.")
 
 
@@ -144,7 +145,7 @@ class Rl(Training):
     more_tokens: int = Field(
         0, ge=0, description="Go on after `steps` until so many more tokens have been sampled (budget matching)."
     )
-    more_seconds: float = Field(0, ge=0, description="The same until so many more seconds have passed.")
+    more_seconds: float = Field(0.0, ge=0, description="The same until so many more seconds have passed.")
     keep_every: int = speed(
         0, "Steps between models that are kept, each of the model's size, and evaluated; 0 keeps the last alone.", ge=0
     )

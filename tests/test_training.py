@@ -22,8 +22,9 @@ from skillfactory.store import Stage
 from skillfactory.tasks.multiplication import Multiplication
 from skillfactory.training import common, rl, sft
 from skillfactory.training.reward import make_reward
-from skillfactory.training.rl import LengthSortedGRPOTrainer, by_length, updates_per_step
+from skillfactory.training.rl import LengthSortedGRPOTrainer, by_length
 from skillfactory.training.skills import SKILLS, skill_use
+from skillfactory.training.steps import updates_per_step
 
 # --- micro-batches
 

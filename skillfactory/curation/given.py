@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from skillfactory import seeds
 from skillfactory.curation.reflections import verdict_of
 from skillfactory.curation.samples import Slots
+from skillfactory.curation.sampling import NOT_CHECKED
 from skillfactory.engines.base import TokenCounter
 from skillfactory.errors import QuestionError
 from skillfactory.formats.raw import RawRow
@@ -34,7 +35,6 @@ BLOCK = 256  # questions whose rows share shards, so that they can be read toget
 WAITING = 1 << 26  # characters in memory
 ROW = 500  # characters that a row weighs beside its text
 MOST_REFLECTIONS = 60  # on an attempt
-NOT_CHECKED = "not_checked"  # reason: nothing says whether it is right
 _FILE = "given.json"
 
 

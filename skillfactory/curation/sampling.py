@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 SHARD_ROWS = 1000
 SHARD_SECONDS = 15.0  # what a kill costs at most, however slow the model
+NOT_CHECKED = "not_checked"  # reason of a teacher's response that nothing says is right or wrong
 UNUSABLE = ("malformed", "leaked")  # reasons for which a graded attempt is never part of a trace
 
 

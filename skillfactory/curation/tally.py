@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skillfactory.curation.samples import CORRECT, Chunk
-from skillfactory.curation.sampling import UNUSABLE
+from skillfactory.curation.sampling import NOT_CHECKED, UNUSABLE
 from skillfactory.records import BROKEN
 
 if TYPE_CHECKING:
@@ -139,9 +139,13 @@ def _attempt_counts(rows: list[tuple[dict[str, Any], int]]) -> dict[str, int]:
     def n(key: str, value: str) -> int:
         return sum(count for row, count in rows if row[key] == value)
 
+    unknown = n("reason", NOT_CHECKED)  # a teacher's responses without a reference
     return {
         "attempts": sum(count for _, count in rows),
-        **{outcome: n("outcome", outcome) for outcome in ("correct", "wrong", "no_answer")},
+        "correct": n("outcome", "correct"),
+        "wrong": n("outcome", "wrong") - unknown,
+        "no_answer": n("outcome", "no_answer"),
+        **({NOT_CHECKED: unknown} if unknown else {}),
         "usable": sum(count for row, count in rows if _usable(row)),
         "truncated": n("finish_reason", "length"),
         "malformed": n("reason", "malformed"),

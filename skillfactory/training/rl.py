@@ -20,13 +20,14 @@ from skillfactory.engines.base import SamplingParams
 from skillfactory.engines.models import ChatTokenizer, load_model
 from skillfactory.engines.sampler import sample
 from skillfactory.engines.transformers import stop_ids
-from skillfactory.errors import NothingLeftError, RecipeError
+from skillfactory.errors import NothingLeftError
 from skillfactory.recipe import Recipe, Rl
 from skillfactory.records import Question
 from skillfactory.store import Run, Stage
 from skillfactory.training import common, loggers
 from skillfactory.training.reward import make_reward
 from skillfactory.training.skills import SKILLS
+from skillfactory.training.steps import goes_on, updates_per_step
 
 MOST_STEPS = 100_000  # of RL that goes on until a budget is spent
 PATIENCE = 10  # steps without a single right rollout after which RL gives up
@@ -84,24 +85,6 @@ def run(recipe: Recipe, run: Run) -> None:
     )
 
 
-def updates_per_step(rl: Rl, questions: int) -> int:
-    """Optimizer updates a step: one, or one a mini-batch of prompts. Raises RecipeError where numbers do not divide."""
-    if rl.prompts_per_step > questions:
-        raise RecipeError(
-            f"rl.prompts_per_step is {rl.prompts_per_step}, but there are only {questions} questions for RL; "
-            "lower it or raise questions.rl."
-        )
-    mini = rl.mini_batch or rl.prompts_per_step
-    if rl.prompts_per_step % mini:
-        raise RecipeError(f"rl.mini_batch ({mini}) must divide rl.prompts_per_step ({rl.prompts_per_step}).")
-    if mini * rl.group_size % rl.micro_batch:
-        raise RecipeError(
-            f"rl.micro_batch ({rl.micro_batch}) must divide the rollouts of an update "
-            f"({mini} prompts x {rl.group_size} = {mini * rl.group_size})."
-        )
-    return rl.prompts_per_step // mini
-
-
 def configure(recipe: Recipe, stage: Stage, questions: int, on_cpu: bool) -> GRPOConfig:
     """The recipe's RL section in TRL's terms, in which a step is one optimizer update."""
     rl = recipe.rl
@@ -152,17 +135,6 @@ class _Rollouts:
         with torch.no_grad():
             for behind, ahead in zip(self.behaviour.parameters(), policy.parameters(), strict=True):
                 behind.copy_(ahead)
-
-
-def goes_on(rl: Rl) -> bool:
-    """Whether RL goes on after its steps. Raises RecipeError where its learning rate would not."""
-    more = rl.more_tokens > 0 or rl.more_seconds > 0
-    if more and rl.schedule not in ("constant", "constant_with_warmup"):
-        raise RecipeError(
-            f"rl.more_tokens and rl.more_seconds go on for a number of steps that is not known before, so rl.schedule "
-            f"must be constant, not {rl.schedule}."
-        )
-    return more
 
 
 class BudgetSpent(TrainerCallback):
