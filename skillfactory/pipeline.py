@@ -112,7 +112,7 @@ def run(
     stages = stages_of(recipe, until)
     if fresh is not None:
         _known(fresh, recipe)
-    check(recipe)
+    check(recipe, until)
     wanted = identities(recipe)
     with Run.open(path, recipe) as opened:
         doomed = _doomed(recipe, opened, wanted, fresh)
@@ -130,13 +130,16 @@ def run(
                 _run_stage(name, recipe, opened, wanted, tell)
 
 
-def check(recipe: Recipe) -> None:
-    """Raises SkillFactoryError for what is known to be wrong with a recipe before anything is made."""
+def check(recipe: Recipe, until: str | None = None) -> None:
+    """Raises SkillFactoryError for what is known to be wrong with a recipe before anything is made.
+
+    RL's numbers need not go together where RL is beyond the stage to stop after.
+    """
     _check_models(recipe)
     check_loggers(recipe)
     if "traces" in methods.stages(recipe):
         _check_curation(recipe)
-    if "rl" in methods.stages(recipe):
+    if "rl" in stages_of(recipe, until):
         check_steps(recipe)
     check_evaluation(recipe)
 

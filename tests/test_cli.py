@@ -27,6 +27,7 @@ questions:
   sft: 6
   rl: 4
   dev: 2
+rl: {prompts_per_step: 4, mini_batch: 0}
 evaluation:
   sets:
     easy: {task: {name: multiplication}, n: 3}
@@ -140,7 +141,7 @@ def test_the_dry_run_touches_nothing(here: Path) -> None:
     assert "attempts 120" in result.stdout
     planned = {each["stage"]: each for each in facts("run", "r.yaml", "--dry-run", "--until", "rl")["stages"]}  # type: ignore[index]
     assert list(planned)[-1] == "rl"
-    assert planned["rl"]["rollouts"] == 150 * 4096
+    assert planned["rl"]["rollouts"] == 150 * 64
     assert not (here / "runs").exists()
 
 

@@ -108,6 +108,11 @@ def test_the_command_line_applies_the_method() -> None:
         recipes.load_recipe("demo", ["method=bolt"])
 
 
+@pytest.mark.parametrize("method", ["bolt", "distill"])
+def test_whole_responses_have_the_room_of_rollouts(method: str) -> None:
+    assert of(method, rl={"max_tokens": 777}).attempts.max_tokens == 777
+
+
 def test_changed_names_what_is_not_there() -> None:
     with pytest.raises(KeyError, match="epoch"):
         changed(make_recipe(), {"sft.epoch": 1})

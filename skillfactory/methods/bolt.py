@@ -22,6 +22,7 @@ def settings(recipe: Recipe) -> dict[str, Any]:
         "attempts.model": recipe.bolt.writer,
         "attempts.engine": recipe.bolt.engine,
         "attempts.hints": "never",
+        "attempts.max_tokens": recipe.rl.max_tokens,  # a whole response may be as long as a rollout
         "attempts.whole": True,
         "traces.pattern": "solution",
     }

@@ -16,6 +16,7 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     return {
         **({"attempts.given": recipe.distill.traces} if recipe.distill.traces else asked),
         "attempts.hints": "never",
+        "attempts.max_tokens": recipe.rl.max_tokens,  # a whole response may be as long as a rollout
         "attempts.whole": True,
         "traces.pattern": "solution" if recipe.distill.keep == "correct" else "any_solution",
     }
