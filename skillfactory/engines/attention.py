@@ -34,7 +34,9 @@ def grouped_attention(
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-        attention_mask = None if attention_mask is None else attention_mask.to(dtype)
+        if attention_mask is not None:
+            # float32's lowest number is -inf in bfloat16, of which a row of padding, all of it masked, would make NaN.
+            attention_mask = attention_mask.clamp(min=torch.finfo(dtype).min).to(dtype)
     batch, heads, length, dim = query.shape
     shared, whole = key.shape[1], key.shape[2]
     query = (query * (dim**-0.5 if scaling is None else scaling)).view(batch, shared, heads // shared, length, dim)

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from skillfactory import files, seeds
+from skillfactory.errors import ModelError
 from skillfactory.recipe import Recipe, Training
 from skillfactory.store import Stage
 from skillfactory.training import loggers
@@ -119,7 +120,16 @@ def last_checkpoint(folder: Path) -> tuple[str | None, int]:
 
 
 def save_model(model: Any, tokenizer: Any, dtype: Any, folder: Path) -> None:
-    """Write `folder`/model as a Hugging Face folder in `dtype`, whole or not at all, and drop the checkpoints."""
+    """Write `folder`/model as a Hugging Face folder in `dtype`, whole or not at all, and drop the checkpoints.
+
+    Raises ModelError for weights that are no numbers any more.
+    """
+    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+        raise ModelError(
+            f"{folder.name}: training has diverged, its weights are no numbers any more; see `loss` and `grad_norm` in "
+            f"{folder / METRICS}, lower {folder.name.partition('-')[0]}.learning_rate, and run again with --fresh "
+            f"{folder.name}."
+        )
     model.config.use_cache = True  # TRL turned it off for the training; who samples from the model wants it
     _write_model(model.to(dtype), tokenizer, folder, "model")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
