@@ -26,7 +26,6 @@ from skillfactory.report.report import remove as remove_report
 from skillfactory.rounds import recipe_of, stage_of, starts_from, suffix_of
 from skillfactory.store import Run, Stage
 from skillfactory.training.loggers import check as check_loggers
-from skillfactory.training.steps import check as check_steps
 
 _PACKAGE = Path(__file__).parent
 MODEL = ("model", "revision", "machine.dtype")
@@ -112,7 +111,7 @@ def run(
     stages = stages_of(recipe, until)
     if fresh is not None:
         _known(fresh, recipe)
-    check(recipe, until)
+    check(recipe)
     wanted = identities(recipe)
     with Run.open(path, recipe) as opened:
         doomed = _doomed(recipe, opened, wanted, fresh)
@@ -130,17 +129,12 @@ def run(
                 _run_stage(name, recipe, opened, wanted, tell)
 
 
-def check(recipe: Recipe, until: str | None = None) -> None:
-    """Raises SkillFactoryError for what is known to be wrong with a recipe before anything is made.
-
-    RL's numbers need not go together where RL is beyond the stage to stop after.
-    """
+def check(recipe: Recipe) -> None:
+    """Raises SkillFactoryError for what is known to be wrong with a recipe before anything is made."""
     _check_models(recipe)
     check_loggers(recipe)
     if "traces" in methods.stages(recipe):
         _check_curation(recipe)
-    if "rl" in stages_of(recipe, until):
-        check_steps(recipe)
     check_evaluation(recipe)
 
 

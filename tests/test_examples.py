@@ -216,7 +216,7 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path, words: list[str]
 
 def test_shipped_examples_are_known_by_name_and_content(tmp_path: Path) -> None:
     assert load_examples("countdown") == load_examples(str(SHIPPED))
-    with pytest.raises(RecipeError, match=r"Examples countdwn: no known kind of file; .*\(countdown\)"):
+    with pytest.raises(RecipeError, match=r"Examples countdwn: no known kind of file; .*\(countdown, tiny\)"):
         load_examples("countdwn")
     copy = tmp_path / "mine.yaml"
     copy.write_bytes(SHIPPED.read_bytes())

@@ -1,13 +1,7 @@
-"""How RL is cut into steps and updates: known from the recipe, so that a mistake shows before the start."""
+"""How RL is cut into steps and updates: known from the recipe alone."""
 
 from skillfactory.errors import RecipeError
-from skillfactory.recipe import Recipe, Rl
-
-
-def check(recipe: Recipe) -> None:
-    """Raises RecipeError for an RL section whose numbers do not go together."""
-    updates_per_step(recipe.rl, recipe.questions.rl)
-    goes_on(recipe.rl)
+from skillfactory.recipe import Rl
 
 
 def updates_per_step(rl: Rl, questions: int) -> int:
