@@ -143,7 +143,8 @@ def test_intervals_are_about_their_mean_and_within_bounds(scores: Scores, fixed:
     whole, questions = across.accuracy(scores), across.accuracy(scores, fixed=True)
     assert whole is not None
     assert questions is not None
-    assert whole.high - whole.low >= questions.high - questions.low - 1e-9  # type: ignore[operator]
+    if (questions.se or 0.0) > 1e-9:  # where all questions came out alike, their number alone makes the interval
+        assert whole.high - whole.low >= questions.high - questions.low - 1e-9  # type: ignore[operator]
 
 
 @given(designs, designs)

@@ -201,7 +201,7 @@ counts_each = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size
 
 
 @settings(max_examples=80)
-@given(counts_each, st.sampled_from(list(PATTERNS)), st.integers(0, 10**6))
+@given(counts_each, st.sampled_from([name for name, each in PATTERNS.items() if not each.plain]), st.integers(0, 10**6))
 def test_built_traces(counts: list[tuple[int, int]], pattern: str, seed: int) -> None:
     made, reflected = samples(counts)
     given = recipe(seed=seed, traces={"pattern": pattern})
@@ -239,6 +239,18 @@ def test_built_traces(counts: list[tuple[int, int]], pattern: str, seed: int) ->
     assert found["built"] - found["repeated"] == len(traces)
     assert found["questions"] == 3 == found["questions_with_traces"] + sum(found["lost"].values())
     assert found["by_pairs"] == {str(n): c for n, c in sorted(Counter(len(t.steps) for t in traces).items())}
+
+
+@settings(max_examples=40)
+@given(counts_each, st.sampled_from([name for name, each in PATTERNS.items() if each.plain]), st.integers(0, 10**6))
+def test_plain_traces_are_attempts_as_they_are(counts: list[tuple[int, int]], pattern: str, seed: int) -> None:
+    made, reflected = samples(counts)
+    traces, builder = build(recipe(seed=seed, traces={"pattern": pattern}), made, reflected)
+    wanted = [a for a in made if a.outcome == "correct" or pattern == "any_solution"]
+    assert sorted(t.steps[0].attempt_id for t in traces) == sorted(a.id for a in wanted)
+    texts = {a.id: a.text.strip() for a in made}
+    assert all(t.completion == texts[t.steps[0].attempt_id] for t in traces)
+    assert builder.counts()["traces"] == len(traces)
 
 
 def test_another_seed_builds_other_traces_and_the_same_seed_the_same_bytes() -> None:
