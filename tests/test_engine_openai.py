@@ -442,8 +442,8 @@ def killed_and_restarted(
         for completion in engine(f"http://127.0.0.1:{port}/v1", **options).generate(requests):
             found.append(completion)
             if len(found) == len(requests) // 3:
+                capfd.readouterr()  # before the kill: the engine may speak of it before kill() returns
                 kill(first)
-                capfd.readouterr()
                 again.start()
         again.join()
     assert sorted(c.id for c in found) == sorted(r.id for r in requests)
