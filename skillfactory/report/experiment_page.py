@@ -23,7 +23,7 @@ def write(path: Path, metrics: dict[str, Any], rows: Sequence["Row"]) -> None:
     shown = drawn(sections(metrics))
     text = render(
         "experiment.html", title=title_of(metrics), about=about(metrics), sections=shown, remarks=remarks(metrics),
-        first=shown[0].id if shown else "cells", failures=metrics["failures"], rows=_links(rows, path.parent),
+        first=shown[0].id if shown else "cells", failures=metrics["failures"], rows=_links(rows, path.parent), viewer=None,
     )  # fmt: skip
     files.write_atomic(path, text.encode("utf-8", "replace"))
 

@@ -69,7 +69,7 @@ def write(path: Path, given: Material) -> None:
     lead = headline(given)
     values = {
         "title": title_of(given),
-        "runs": [_about(each) for each in given.metrics],
+        "about": [_about(each) for each in given.metrics],
         "verdict": verdict_of(given),
         "uncertain": verdict.uncertain(given.metrics, given.comparison),
         "headline": [figures.draw(lead, "verdict")] if lead else [],
