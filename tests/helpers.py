@@ -5,6 +5,11 @@ from typing import Any
 from skillfactory.recipe import Recipe
 
 TASK = {"name": "multiplication", "params": {"digits": 2, "digits_b": 1}}
+RECIPE_YAML = """\
+name: r
+questions: {task: {name: multiplication, params: {digits: 2, digits_b: 1}}, sft: 6, rl: 4, dev: 2}
+evaluation: {sets: {easy: {task: {name: multiplication, params: {digits: 2, digits_b: 1}}, n: 3}}}
+"""
 
 
 def make_recipe(**sections: Any) -> Recipe:

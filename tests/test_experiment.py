@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import make_recipe
+from helpers import RECIPE_YAML, make_recipe
 from typer.testing import CliRunner
 
 from skillfactory import load_run, pipeline
@@ -20,12 +20,6 @@ from skillfactory.recipe import Recipe
 from skillfactory.records import Question
 from skillfactory.store import Run
 
-TASK = "{name: multiplication, params: {digits: 2, digits_b: 1}}"
-RECIPE = f"""\
-name: r
-questions: {{task: {TASK}, sft: 6, rl: 4, dev: 2}}
-evaluation: {{sets: {{easy: {{task: {TASK}, n: 3}}}}}}
-"""
 GRID = """\
 name: grid
 recipe: r.yaml
@@ -45,7 +39,7 @@ methods:
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Write an experiment beside a recipe; gives its file."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "r.yaml").write_text(RECIPE)
+    (tmp_path / "r.yaml").write_text(RECIPE_YAML)
 
     def put(text: str) -> str:
         (tmp_path / "grid.yaml").write_text(text)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import RECIPE_YAML, TASK
 
 from skillfactory import children, load_run
 from skillfactory.children import Child
@@ -23,12 +24,6 @@ from skillfactory.experiments.grid import Experiment, load_experiment
 from skillfactory.watch import Watch
 
 ROOT = Path(__file__).parent.parent
-TASK = "{name: multiplication, params: {digits: 2, digits_b: 1}}"
-RECIPE = f"""\
-name: r
-questions: {{task: {TASK}, sft: 6, rl: 4, dev: 2}}
-evaluation: {{sets: {{easy: {{task: {TASK}, n: 3}}}}}}
-"""
 GRID = """\
 name: grid
 recipe: r.yaml
@@ -81,7 +76,7 @@ def environment() -> dict[str, str]:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "r.yaml").write_text(RECIPE)
+    (tmp_path / "r.yaml").write_text(RECIPE_YAML)
     (tmp_path / "grid.yaml").write_text(GRID)
     return tmp_path
 
@@ -266,7 +261,7 @@ settings:
   rl: {steps: 1, prompts_per_step: 4, group_size: 4, micro_batch: 16, max_tokens: 40, keep_every: 0}
   evaluation: {samples: 1, max_tokens: 30, sets: {easy: {n: 3, task: TASK}}}
 methods:
-""".replace("TASK", TASK)
+""".replace("TASK", json.dumps(TASK))
 
 
 def test_the_command_prints_and_writes_the_tables(here: Path) -> None:

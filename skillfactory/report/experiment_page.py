@@ -22,8 +22,9 @@ def write(path: Path, metrics: dict[str, Any], rows: Sequence["Row"]) -> None:
     """Write the page. Raises StoreError where the disk is full."""
     shown = drawn(sections(metrics))
     text = render(
-        "experiment.html", title=title_of(metrics), about=about(metrics), sections=shown, remarks=remarks(metrics),
-        first=shown[0].id if shown else "cells", failures=metrics["failures"], rows=_links(rows, path.parent), viewer=None,
+        "experiment.html", title=title_of(metrics), about=about(metrics), viewer=None, sections=shown,
+        first=shown[0].id if shown else "cells", remarks=remarks(metrics), failures=metrics["failures"],
+        rows=_links(rows, path.parent),
     )  # fmt: skip
     files.write_atomic(path, text.encode("utf-8", "replace"))
 
