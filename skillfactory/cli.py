@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from skillfactory import __version__
-from skillfactory.errors import RecipeError, SkillFactoryError, StoreError
+from skillfactory.errors import RecipeError, SkillFactoryError, StoppedError, StoreError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,8 +39,9 @@ class _Group(TyperGroup):
         except SkillFactoryError as error:
             from skillfactory.console import clean
 
-            print(f"Error: {clean(str(error))}", file=sys.stderr)
-            raise typer.Exit(2) from None
+            stopped = isinstance(error, StoppedError)
+            print(clean(str(error)) if stopped else f"Error: {clean(str(error))}", file=sys.stderr)
+            raise typer.Exit(143 if stopped else 2) from None
         except (KeyboardInterrupt, _Terminated) as stop:
             print("Stopped; run the same command again to go on.", file=sys.stderr)
             raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 143) from None
@@ -101,9 +102,25 @@ def run(
         raise RecipeError("--json goes with --dry-run; ask a run itself with `skillfactory status RUN --json`.")
     pipeline.run(loaded, path, until, fresh, tell=_tell)
     last = pipeline.stages_of(loaded, until)[-1]
+    _tell_training(path)
     print(
         f"Report: {path / 'report.html'}" if last == "report" else f"Done up to {last}; see: skillfactory show {path}"
     )
+
+
+def _tell_training(path: Path) -> None:
+    """What the trainings of a run warned of, and where they are not as in the paper."""
+    from importlib import import_module
+
+    from skillfactory.console import clean
+    from skillfactory.store import load_run
+
+    trust, loaded = import_module("skillfactory.report.trust"), load_run(path)
+    for stage, texts in trust.warnings_of(loaded).items():
+        for text in texts:
+            print(clean(f"{stage}: warning: {text}"))
+    if found := trust.deviations_of(loaded):
+        print(clean(f"Training that is not as in the paper: {'; '.join(map(str, found))}"))
 
 
 def _tell(name: str, stage: "Stage", finished: bool) -> None:
@@ -126,26 +143,30 @@ def _tell(name: str, stage: "Stage", finished: bool) -> None:
 
 
 def _dry_run(recipe: "Recipe", path: Path, stages: Sequence[str], questions: int | None, as_json: bool) -> None:
-    from skillfactory import console, pipeline, plan, probe
+    from skillfactory import pipeline
+    from skillfactory.planning import dry_run, plan, probe
+    from skillfactory.planning.basis import basis_of
 
     if questions is None:
         local = pipeline.model_folder(recipe) is not None and recipe.attempts.engine != "openai"
         questions = probe.QUESTIONS if local and not recipe.attempts.given else 0
     if not as_json:
         title = f"{recipe.name}: method {recipe.method}, model {recipe.model}, in {path}"
-        _console().print(console.plan_table(title, [p for p in plan.plan(recipe, path) if p.name in stages]))
+        _console().print(dry_run.plan_table(title, [p for p in plan.plan(recipe, path) if p.name in stages]))
     probed = probe.probe(recipe, questions) if questions and "traces" in stages else None
     planned = [each for each in plan.plan(recipe, path, probed) if each.name in stages]
-    basis = plan.basis(recipe, probed)
+    basis = basis_of(recipe, probed)
     if as_json:
         facts = {"run": str(path), "method": recipe.method, "stages": plan.as_facts(planned)}
         measured = {"estimate": probe.as_facts(probed)} if probed else {}
         _print_json(facts | {"total": plan.total_facts(planned), "basis": basis} | measured)
         return
-    _console().print(console.cost_table(planned))
-    _console().print(console.basis_lines(basis))
+    _console().print(dry_run.cost_table(planned))
+    if basis["memory"] and basis["trains"]:
+        _console().print(dry_run.memory_table(basis["memory"]))
+    _console().print(dry_run.basis_lines(basis))
     if probed:
-        _console().print(console.estimate_table(probe.as_facts(probed)))
+        _console().print(dry_run.estimate_table(probe.as_facts(probed)))
 
 
 @app.command()
@@ -201,7 +222,8 @@ def show(
     from skillfactory.store import load_run
 
     loaded = load_run(run_dir)
-    facts = overview(loaded)
+    trust = import_module("skillfactory.report.trust")
+    facts = overview(loaded) | trust.facts_of(loaded)
     if as_json:
         _print_json(facts)
         return
@@ -212,6 +234,8 @@ def show(
         terminal.print_run(loaded, out)
     else:
         for table in tables:
+            terminal.print_table(table, out)
+        for table in (trust.warnings_table([loaded], [""]), trust.deviations_table([loaded], [""])):
             terminal.print_table(table, out)
     for trace in some_traces(loaded, traces):
         out.rule(f"trace {trace.id}, {trace.pattern}, {trace.tokens:,} tokens", style="dim")

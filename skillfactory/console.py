@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skillfactory import plan
-from skillfactory.plan import Cost, StagePlan
 from skillfactory.progress import describe, duration, seconds_until_now
 from skillfactory.store import LoadedRun, State
 
@@ -66,7 +64,7 @@ def _rows(folder: Path, manifest: dict[str, Any], state: State) -> int | None:
 
 def stage_table(title: str, facts: list[dict[str, Any]]) -> "Table":
     """One row a stage, for `status` and the demo."""
-    table = _table(title, "stage", "state", "rows>", "time>", "now")
+    table = new_table(title, "stage", "state", "rows>", "time>", "now")
     for each in facts:
         now = (
             describe(each["stage"], each["progress"]).partition(": ")[2]
@@ -75,7 +73,7 @@ def stage_table(title: str, facts: list[dict[str, Any]]) -> "Table":
         )
         table.add_row(
             each["stage"], state_text(each["state"]), "" if each["rows"] is None else f"{each['rows']:,}",
-            "" if each["seconds"] is None else duration(each["seconds"]), _plain(now),
+            "" if each["seconds"] is None else duration(each["seconds"]), plain(now),
         )  # fmt: skip
     return table
 
@@ -87,94 +85,9 @@ def _few(counts: dict[str, Any]) -> str:
     )
 
 
-def plan_table(title: str, stages: list[StagePlan]) -> "Table":
-    """The dry run: what each stage does, a row each."""
-    table = _table(title, "stage", "state", "what")
-    for each in stages:
-        what = ", ".join(f"{name} {value:,}" for name, value in each.counts.items())
-        table.add_row(each.name, state_text("to do" if each.state == "missing" else each.state), what)
-    return table
-
-
-def cost_table(stages: list[StagePlan]) -> "Table":
-    """The dry run: what each stage takes, at most and by the assumptions, and all of them."""
-    title = "What it takes: at most (every sample to its cap; disk while it runs), and as expected (disk afterwards)"
-    table = _table(
-        title,
-        "stage",
-        "tokens: at most>",
-        "expected>",
-        "GPU hours: at most>",
-        "expected>",
-        "disk: at most>",
-        "expected>",
-    )
-    for each in stages:
-        table.add_row(each.name, *_cost_cells(each.most, each.expected))
-    table.add_section()
-    table.add_row("all", *_cost_cells(plan.total([s.most for s in stages]), plan.total([s.expected for s in stages])))
-    return table
-
-
-def _cost_cells(most: Cost, expected: Cost) -> list[str]:
-    tokens = [f"{cost.tokens / 1e6:,.1f} M" if cost.tokens else "" for cost in (most, expected)]
-    hours = [_hours(cost.gpu_hours) for cost in (most, expected)]
-    disk = ["?" if cost.disk is None else _bytes(cost.disk) if cost.disk else "" for cost in (most, expected)]
-    return [*tokens, *hours, *disk]
-
-
-def _hours(value: float | None) -> str:
-    if value is None:
-        return "?"
-    return f"{value:,.1f}" if value >= 0.05 else "<0.1" if value else ""
-
-
-def basis_lines(basis: dict[str, Any]) -> "Text":
-    """What the figures of the dry run rest on, a line for the model, the assumptions and the memory of GPUs each."""
-    a, held, count = basis["assumed"], basis["memory"], basis["parameters"]
-    known = {"weights": "its files", "config": "its config.json", "name": "its name"}
-    model = (
-        f"{_parameters(count)} parameters, by {known[basis['parameters_known_by']]}" if count else "? (size unknown)"
-    )
-    measured = basis["measured"]
-    said = f"measured on {measured['questions']} questions: right {measured['right']:.2f}; " if measured else ""
-    drawn = "filled" if measured else "right, true_verdicts, filled"
-    numbers = ", ".join(f"{key} {a[key]:g}" for key in drawn.split(", "))
-    uses = ", ".join(f"{key} {a[key]:g}" for key in ("sampling_use", "training_use"))
-    lines = [
-        f"model: {model}",
-        f"samples: {said}assumed {numbers}; questions are alike; prompts are not counted",
-        f"GPU: {a['tflops']:g} TFLOP/s; 2 operations a parameter and token sampled, 6 if learnt; assumed {uses}",
-        "none of this is measured unless it says so; for other assumptions: estimate.KEY=VALUE",
-    ]
-    if held and basis["trains"]:
-        cards = f"{held['cards']} GPU{'s' if held['cards'] > 1 else ''} of {a['memory_gb']:g} GB or more"
-        one = "; training here uses one so far" if held["cards"] > 1 else ""
-        lines.append(
-            f"memory: {_bytes(held['state_bytes'])} of training state, {_bytes(held['copy_bytes'])} to sample from, "
-            f"activations and cache: {cards}{one}"
-        )
-    return _plain("\n".join(f"  {line}." for line in lines) + "\n")
-
-
-def _parameters(count: int) -> str:
-    return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
-
-
-def estimate_table(facts: dict[str, Any]) -> "Table":
-    """What a probe says of curation, beside the paper's fixed budget."""
-    title = (
-        f"Estimate from {facts['probed']} questions, of whose attempts {facts['share_correct']:.0%} were correct "
-        f"({duration(facts['probe_seconds'])}; a full run has larger batches and is faster)"
-    )
-    table = _table(title, "questions>", "attempts>", "reflections>", "traces>", "tokens>", "paper's budget>", "time>")
-    keys = ("questions", "attempts", "reflections", "traces", "tokens", "paper_tokens")
-    table.add_row(*(f"{facts[key]:,}" for key in keys), duration(facts["seconds"]))
-    return table
-
-
-def _bytes(size: int) -> str:
-    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+def bytes_text(size: float) -> str:
+    """Bytes in a unit that leaves few digits."""
+    value, units = size, ["B", "kB", "MB", "GB", "TB"]
     while value >= 1000 and len(units) > 1:
         value /= 1000
         units.pop(0)
@@ -202,21 +115,22 @@ def trace_text(completion: str) -> "Text":
     return text
 
 
-def _plain(text: str) -> "Text":
+def plain(text: str) -> "Text":
+    """Text without markup and controls."""
     from rich.text import Text
 
     return Text(clean(text))
 
 
-def _table(title: str, *columns: str) -> "Table":
+def new_table(title: str, *columns: str) -> "Table":
     """A table; a column whose name ends in `>` holds figures and is set to the right."""
     from rich import box
     from rich.table import Table
 
-    table = Table(title=_plain(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=plain(title), title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(
-            _plain(column.removesuffix(">")), justify="right" if column.endswith(">") else "left", overflow="fold"
+            plain(column.removesuffix(">")), justify="right" if column.endswith(">") else "left", overflow="fold"
         )
     return table
 
@@ -225,18 +139,18 @@ def task_table(tasks: list[dict[str, Any]]) -> "Table":
     """All tasks, a row each, with an example question and its graded reference, for `tasks`."""
     from rich.text import Text
 
-    table = _table("", "task", "what, and an example", "levels", "graded by")
+    table = new_table("", "task", "what, and an example", "levels", "graded by")
     table.title = None
     table.columns[1].ratio, table.columns[2].max_width = 1, 24
     for each in tasks:
         levels = ", ".join(each["levels"])
         if "members" in each:
             levels = f"{len(each['members'])} tasks" if each["members"] else "(not installed)"
-        what = _plain(each["about"])
+        what = plain(each["about"])
         if example := each.get("example"):
             question, answer = _short(example["text"], 110), _short(example["answer"], 40)
             what.append_text(Text(clean(f"\n{question} → {answer} ({example['outcome']})"), "dim"))
-        table.add_row(_plain(each["name"]), what, _plain(levels), _plain(each["graded_by"]))
+        table.add_row(plain(each["name"]), what, plain(levels), plain(each["graded_by"]))
     return table
 
 
@@ -254,10 +168,10 @@ def task_parts(facts: dict[str, Any]) -> "Iterator[RenderableType]":
     if facts["parameters"]:
         yield Padding(facts_table(facts["parameters"]), (0, 0, 0, 2))
     if facts.get("members"):
-        yield Padding(_plain(", ".join(facts["members"])), (1, 2))
+        yield Padding(plain(", ".join(facts["members"])), (1, 2))
     for label, params in facts["levels"].items():
         shown = ", ".join(f"{key}: {value}" for key, value in params.items())
-        yield _plain(f"  level {label}: {{{shown}}}")
+        yield plain(f"  level {label}: {{{shown}}}")
     for example in facts.get("examples", []):
         yield Text(f"\n  For example ({clean(example['level'])}):", "bold")
         yield Padding(Text(clean(example["text"])), (0, 4))
@@ -266,8 +180,8 @@ def task_parts(facts: dict[str, Any]) -> "Iterator[RenderableType]":
 
 def facts_table(facts: list[dict[str, str]]) -> "Table":
     """Facts of one kind, a row each, a column a key."""
-    table = _table("", *(facts[0] if facts else ("none",)))
+    table = new_table("", *(facts[0] if facts else ("none",)))
     table.title = None
     for each in facts:
-        table.add_row(*(_plain(value) for value in each.values()))
+        table.add_row(*(plain(value) for value in each.values()))
     return table

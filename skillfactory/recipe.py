@@ -106,6 +106,15 @@ class Traces(Section):
     phrases: str = Field("", description="A YAML file of phrase banks in place of the built-in one.")
 
 
+class Lora(Section):
+    """Low-rank adapters (peft) in place of all weights, merged into the model once training ends."""
+
+    rank: int = Field(0, ge=0, description="Rank of the adapters; 0 trains all weights.")
+    alpha: int = Field(0, ge=0, description="Their scale; 0 is twice the rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before each adapter.")
+    targets: list[str] = Field([], description="Names of the modules that get one; every linear layer where empty.")
+
+
 class Training(Section):
     """Settings that SFT and RL share."""
 
@@ -117,6 +126,11 @@ class Training(Section):
     adam_beta2: float = Field(0.95, gt=0, lt=1, description="AdamW's second decay.")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
+    lora: Lora = Lora()
+    dev_every: int = Field(0, ge=0, description="Steps between measurements on the questions of `dev`; 0 is never.")
+    keep: Literal["last", "best"] = Field(
+        "last", description="Which model goes on: the last, or the best on the questions of `dev`."
+    )
     save_every: int = speed(50, "Steps between checkpoints.", ge=1)
     micro_batch: int = speed(8, "Sequences in one forward pass.", ge=1)
     gradient_checkpointing: bool = speed(False, "Trade compute for memory.")
@@ -125,6 +139,15 @@ class Training(Section):
 class Sft(Training):
     epochs: float = Field(2.0, gt=0, description="Passes over the traces.")
     batch_size: int = Field(4, ge=1, description="Traces a step.")
+
+
+class Shaping(Section):
+    """Added to the reward of GRPO. Off: the paper has none, and what is shaped can be hacked."""
+
+    form: float = Field(0.0, ge=0, description="For a rollout whose tags are all there and in place.")
+    overlong: int = Field(
+        0, ge=0, description="The last so many tokens before `max_tokens` cost up to 1, growing linearly (DAPO)."
+    )
 
 
 class Rl(Training):
@@ -137,11 +160,26 @@ class Rl(Training):
     mini_batch: int = Field(32, ge=0, description="Prompts an update; 0 is one update a step (on-policy).")
     temperature: float = Field(1.0, gt=0, description="Rollout temperature.")
     max_tokens: int = Field(4096, ge=1, description="Longest rollout, in tokens.")
-    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = Field(
-        "grpo", description="TRL's name for how token losses are averaged."
+    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo"] = Field(
+        "grpo", description="TRL's name for how token losses are averaged and clipped."
     )
     epsilon: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
+    epsilon_high: float = Field(
+        0.0,
+        ge=0,
+        description="Its upper side (DAPO: 0.28; with cispo the ratio itself: 5); 0: as the lower.",
+    )
+    importance: Literal["token", "sequence"] = Field(
+        "token", description="Ratios of tokens, or of whole completions (GSPO)."
+    )
+    scale_rewards: Literal["group", "batch", "none"] = Field(
+        "group", description="What advantages are divided by: the deviation within the group, within the step, nothing."
+    )
+    mask_truncated: bool = Field(False, description="Leave rollouts out of the loss that `max_tokens` cut off.")
+    iterations: int = Field(1, ge=1, description="Times that a step's rollouts are learnt from.")
     beta: float = Field(0.0, ge=0, description="Weight of the KL term; the paper uses none.")
+    shaping: Shaping = Shaping()
+    patience: int = Field(10, ge=1, description="Steps in a row without signal in any group after which RL ends.")
     more_tokens: int = Field(
         0, ge=0, description="Go on after `steps` until so many more tokens have been sampled (budget matching)."
     )
@@ -149,6 +187,11 @@ class Rl(Training):
     keep_every: int = speed(
         0, "Steps between models that are kept, each of the model's size, and evaluated; 0 keeps the last alone.", ge=0
     )
+    engine: Literal["sampler", "vllm_colocate", "vllm_server"] = speed(
+        "sampler",
+        "What samples rollouts: our own sampler, or vLLM on the same GPUs or as a server (TRL's `vllm_mode`).",
+    )
+    vllm: dict[str, Any] = speed({}, "TRL's `vllm_…` options as they are, e.g. `vllm_gpu_memory_utilization`.")
 
 
 class Star(Section):
@@ -264,6 +307,35 @@ class Machine(Section):
     batch_size: int = speed(64, "Sequences sampled at once.", ge=1)
 
 
+class Verl(Section):
+    """GRPO by verl (Ray, FSDP, vLLM), in an environment of its own."""
+
+    python: str = speed("", "The Python of an environment that has verl and this package.")
+    nodes: int = speed(1, "Machines of the Ray cluster, each with `training.devices` GPUs.", ge=1)
+    options: dict[str, Any] = speed({}, "verl's own settings by their dotted names; they win over ours.")
+
+
+class LlamaFactory(Section):
+    """SFT by LLaMA-Factory, in an environment of its own."""
+
+    command: str = speed("llamafactory-cli", "Its command, with its path where it is not on PATH.")
+    options: dict[str, Any] = speed({}, "Its own settings; they win over ours.")
+
+
+class TrainingSystem(Section):
+    """Who trains, and on what."""
+
+    backend: Literal["trl", "verl"] = speed("trl", "Who runs GRPO.")
+    sft: Literal["trl", "llamafactory"] = speed("trl", "Who runs SFT.")
+    devices: int = speed(1, "GPUs of this machine (without any: processes) that SFT and RL run on.", ge=1)
+    shard: Literal["none", "fsdp2", "zero2", "zero3"] = speed(
+        "none", "How weights and optimizer are split over the devices: not at all, FSDP2, DeepSpeed ZeRO-2 or -3."
+    )
+    accelerate: str = speed("", "A configuration file of `accelerate launch` in place of ours.")
+    verl: Verl = Verl()
+    llamafactory: LlamaFactory = LlamaFactory()
+
+
 class Assumptions(Section):
     """What `--dry-run` assumes of what has not been measured. No stage reads it."""
 
@@ -276,6 +348,10 @@ class Assumptions(Section):
         0.15, "Share of that which sampling reaches; a guess for vLLM and full batches.", gt=0, le=1
     )
     training_use: float = speed(0.3, "Share of that which training reaches.", gt=0, le=1)
+    layer_ms: float = speed(
+        1.0, "Milliseconds that a layer takes in a step of our own sampler on a GPU, whatever the batch; a guess.", ge=0
+    )
+    dollars_per_gpu_hour: float = speed(0.0, "Price of a GPU for an hour; 0 leaves prices out.", ge=0)
 
 
 class Recipe(Section):
@@ -303,6 +379,7 @@ class Recipe(Section):
     traces: Traces = Traces()
     sft: Sft = Sft()
     rl: Rl = Rl()
+    training: TrainingSystem = TrainingSystem()
     star: Star = Star()
     bolt: Bolt = Bolt()
     distill: Distill = Distill()

@@ -10,9 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from skillfactory import console, estimate, methods, plan
+from skillfactory import methods
 from skillfactory.curation.patterns import PATTERNS
-from skillfactory.probe import Estimate
+from skillfactory.planning import dry_run, estimate, plan, sizes
+from skillfactory.planning.basis import basis_of
+from skillfactory.planning.probe import Estimate
 from skillfactory.recipe import Recipe, changed
 from skillfactory.tiny import FOLDER
 
@@ -93,7 +95,7 @@ def test_a_probe_takes_the_place_of_assumptions() -> None:
     expected = {name: made[name].expected.tokens for name in ("attempts", "reflections", "sft")}
     assert expected == {"attempts": 1000 * 50, "reflections": 2000 * 20, "sft": 300 * 200 * 2}
     assert made["attempts"].most == figures(recipe())["attempts"].most
-    said = console.basis_lines(plan.basis(recipe(), probed)).plain
+    said = dry_run.basis_lines(basis_of(recipe(), probed)).plain
     assert "measured on 16 questions: right 0.50" in said
     assert "true_verdicts" not in said
 
@@ -105,8 +107,8 @@ def test_given_attempts_cost_nothing_here(tmp_path: Path) -> None:
 
 
 def test_a_teacher_costs_by_its_own_size() -> None:
-    small = recipe(method="distill", distill={"teacher": "org/Some-7B"})
-    large = recipe(method="distill", distill={"teacher": "org/Other-70B"})
+    small = recipe(method="distill", distill={"teacher": "org/Some-7B", "engine": "vllm"})
+    large = recipe(method="distill", distill={"teacher": "org/Other-70B", "engine": "vllm"})
     one, ten = (figures(methods.applied(each)) for each in (small, large))
     assert ten["attempts"].most.gpu_hours == pytest.approx(10 * (one["attempts"].most.gpu_hours or 0))
     assert ten["sft"].most == one["sft"].most
@@ -117,12 +119,17 @@ def test_a_teacher_costs_by_its_own_size() -> None:
 
 
 def test_parameters_by_config() -> None:
-    assert estimate.by_config(QWEN_7B) == pytest.approx(7_615_616_512, rel=1e-4), "all but its biases"
+    assert counted(QWEN_7B) == pytest.approx(7_615_616_512, rel=1e-4), "all but its biases"
     tiny = json.loads((FOLDER / "config.json").read_text())
-    assert estimate.by_config(tiny) == estimate.weights_of(make_recipe()).parameters, "as its files say"
-    assert estimate.by_config({"text_config": tiny}) == estimate.by_config(tiny)
-    assert estimate.by_config({**QWEN_7B, "num_experts": 8}) is None
-    assert estimate.by_config({"n_embd": 768, "n_layer": 12}) is None
+    assert counted(tiny) == sizes.weights_of(make_recipe()).parameters, "as its files say"
+    assert counted({"text_config": tiny}) == counted(tiny)
+    assert counted({**QWEN_7B, "num_experts": 8}) is None
+    assert counted({"n_embd": 768, "n_layer": 12}) is None
+
+
+def counted(config: dict[str, Any]) -> int | None:
+    shape = sizes.shape_of(config)
+    return shape.parameters if shape else None
 
 
 @pytest.mark.parametrize(
@@ -134,7 +141,7 @@ def test_parameters_by_config() -> None:
     ],
 )  # fmt: skip
 def test_parameters_by_name(name: str, parameters: float | None) -> None:
-    found = estimate.weights_of(recipe(model=name))
+    found = sizes.weights_of(recipe(model=name))
     assert (found.parameters, found.known_by) == (parameters, "name" if parameters else "")
 
 
@@ -145,15 +152,16 @@ def test_a_model_in_the_hubs_cache_is_looked_up_there(tmp_path: Path, monkeypatc
     (repository / "snapshots" / commit / "config.json").write_text(json.dumps(QWEN_7B))
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
-    found = estimate.weights_of(recipe(model="Qwen/Qwen2.5-7B-Instruct"))
-    assert (found.parameters, found.known_by, found.bytes_each) == (estimate.by_config(QWEN_7B), "config", 2)
+    found = sizes.weights_of(recipe(model="Qwen/Qwen2.5-7B-Instruct"))
+    assert (found.parameters, found.known_by, found.bytes_each) == (counted(QWEN_7B), "config", 2)
 
 
 def test_a_folder_with_broken_files_is_taken_by_its_name(tmp_path: Path) -> None:
     folder = tmp_path / "mine-3B"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"no such file")
-    assert estimate.weights_of(recipe(model=str(folder))).parameters == 3e9
+    (folder / "config.json").write_text("{")
+    assert sizes.weights_of(recipe(model=str(folder))).parameters == 3e9
 
 
 # --- hours and memory
@@ -161,21 +169,113 @@ def test_a_folder_with_broken_files_is_taken_by_its_name(tmp_path: Path) -> None
 
 def test_hours_of_a_gpu() -> None:
     """Of 10^12 operations a second: 10^9 parameters, 3600 x 10^3 tokens sampled at half of it, learnt at a quarter."""
-    assumed = recipe(estimate={"tflops": 1, "sampling_use": 0.5, "training_use": 0.25}).estimate
-    one = estimate.Weights(10**9, "name")
-    assert estimate.hours(assumed, one, 3_600_000) == pytest.approx(4.0)
-    assert estimate.hours(assumed, one, 0, 3_600_000) == pytest.approx(24.0)
-    assert estimate.hours(assumed, one, 3_600_000, 3_600_000) == pytest.approx(28.0)
-    assert estimate.hours(assumed, estimate.Weights(None, ""), 1) is None
-    assert estimate.hours(assumed, estimate.Weights(None, ""), 0) == 0
+    made = recipe(estimate={"tflops": 1, "sampling_use": 0.5, "training_use": 0.25})
+    one, none, tokens = sizes.Weights(10**9, "name"), sizes.Weights(None, ""), 3_600_000
+    drawn = estimate.Drawn(tokens, tokens)
+    assert estimate.sampling_hours(made, one, drawn, "vllm") == pytest.approx(4.0)
+    assert estimate.training_hours(made, one, tokens, made.sft) == pytest.approx(24.0)
+    assert estimate.sampling_hours(made, none, drawn, "vllm") is None
+    assert estimate.training_hours(made, none, tokens, made.sft) is None
+    assert estimate.sampling_hours(made, none, estimate.Drawn(0, 0), "vllm") == 0
+    assert estimate.training_hours(made, none, 0, made.sft) == 0
 
 
-@pytest.mark.parametrize(("billions", "cards"), [(1.5, 1), (4.4, 1), (4.5, 2), (7.6, 2), (32, 8)])
-def test_memory_of_training(billions: float, cards: int) -> None:
-    held = estimate.memory(recipe().estimate, estimate.Weights(round(billions * 1e9), "name"), trains=True)
-    assert held is not None
-    assert held["state_bytes"] == 16 * round(billions * 1e9)
-    assert held["cards"] == cards
+@pytest.mark.parametrize(
+    ("section", "settings", "operations"),
+    [
+        ("sft", {}, 6), ("sft", {"gradient_checkpointing": True}, 8), ("sft", {"lora": {"rank": 8}}, 4),
+        ("rl", {"mini_batch": 0}, 6), ("rl", {"mini_batch": 0, "gradient_checkpointing": True}, 8),
+        ("rl", {"mini_batch": 4}, 8), ("rl", {"mini_batch": 0, "engine": "vllm_colocate"}, 8),
+        ("rl", {"mini_batch": 0, "iterations": 2}, 14),
+    ],
+)  # fmt: skip
+def test_operations_of_learning(section: str, settings: dict[str, Any], operations: int) -> None:
+    made = recipe(**{section: {"prompts_per_step": 8, **settings} if section == "rl" else settings})
+    assert estimate.training_flops(made, made.rl if section == "rl" else made.sft) == operations
+
+
+def test_our_sampler_takes_its_steps_however_few_are_left() -> None:
+    """10,000 samples, 100 at once, up to 3,600 steps each, 28 layers at a millisecond; vLLM only what is drawn."""
+    made = recipe(machine={"batch_size": 100, "dtype": "bfloat16"})
+    short, long = (estimate.Drawn(tokens, 36_000_000) for tokens in (3_600_000, 36_000_000))
+    seven = sizes.weights_of(made)
+    assert estimate.sampling_hours(made, seven, short, "sampler") == pytest.approx(100 * 0.028)
+    assert estimate.sampling_hours(made, seven, long, "sampler") == pytest.approx(100 * 0.028)
+    quick, slow = (estimate.sampling_hours(made, seven, drawn, "vllm") or 0 for drawn in (short, long))
+    assert slow == pytest.approx(10 * quick)
+    assert quick < 1
+    huge = sizes.Weights(10**13, "name")  # where operations decide, ours is no faster than vLLM
+    assert estimate.sampling_hours(made, huge, long, "sampler") == estimate.sampling_hours(made, huge, long, "vllm")
+
+
+@pytest.mark.parametrize(("engine", "slower"), [("sampler", True), ("vllm_colocate", False), ("vllm_server", False)])
+def test_rl_takes_the_rate_of_its_engine(engine: str, slower: bool) -> None:
+    made = [figures(recipe(rl={"engine": each, "mini_batch": 32}))["rl"].expected for each in (engine, "vllm_server")]
+    assert (made[0].gpu_hours > made[1].gpu_hours) == slower  # type: ignore[operator]
+    verl = figures(recipe(rl={"engine": engine, "mini_batch": 32}, training={"backend": "verl"}))["rl"].expected
+    assert verl.gpu_hours == made[1].gpu_hours, "verl samples by vLLM"
+
+
+def test_dollars_are_hours_at_a_price() -> None:
+    free, priced = (plan.plan(recipe(estimate={"dollars_per_gpu_hour": price}), NONE) for price in (0, 2.5))
+    assert "most_dollars" not in plan.total_facts(free)
+    total = plan.total_facts(priced)
+    assert total["expected_dollars"] == pytest.approx(2.5 * total["expected_gpu_hours"])
+    assert plan.as_facts(priced)[1]["most_dollars"] == pytest.approx(2.5 * (priced[1].most.gpu_hours or 0))
+    drawn = Console(width=160, no_color=True)
+    for stages, has_price in ((free, False), (priced, True)):
+        with drawn.capture() as shown:
+            drawn.print(dry_run.cost_table(stages))
+        assert ("dollars: at most" in shown.get()) == has_price
+    unknown = plan.total_facts(
+        plan.plan(recipe(model="org/large", estimate={"dollars_per_gpu_hour": 2.5}), NONE)
+    )  # fmt: skip
+    assert "most_dollars" not in unknown
+
+
+SPLIT = {"training.devices": 4, "training.shard": "fsdp2"}
+ZERO = {"training.devices": 2, "training.shard": "zero3", "sft.gradient_checkpointing": True}
+
+
+@pytest.mark.parametrize(
+    ("model", "sections", "cards", "settings"),
+    [
+        ("org/Some-1.5B", {}, 1, {}),
+        ("org/Some-7B", {}, 4, SPLIT),
+        ("org/Some-7B", {"training": {"devices": 4, "shard": "zero3"}}, 2, ZERO),
+        ("org/Some-7B", {"sft": {"lora": {"rank": 8}}, "rl": {"lora": {"rank": 8}}}, 1, {}),
+        ("org/Some-7B", {"machine": {"batch_size": 512, "dtype": "bfloat16"}}, 4, {**SPLIT, "machine.batch_size": 32}),
+        ("org/Some-70B", {}, None, {}),
+        ("org/Some-70B", {"method": "evaluate"}, 2, {}),
+    ],
+)
+def test_gpus_that_it_takes(model: str, sections: dict[str, Any], cards: int | None, settings: dict[str, Any]) -> None:
+    """With what changes nothing but speed. The copy that is sampled from is whole on every GPU."""
+    short = {"micro_batch": 1, "gradient_checkpointing": True, "prompts_per_step": 8, "group_size": 8, "mini_batch": 0}
+    short |= {"max_tokens": 1024}
+    given_ = {"machine": {"batch_size": 64, "dtype": "bfloat16"}, **sections}
+    given_ |= {"rl": short | sections.get("rl", {}), "sft": {"micro_batch": 1} | sections.get("sft", {})}
+    if "machine" in sections:
+        given_["rl"] = {**short, "group_size": 64, "max_tokens": 8192}
+    held = basis_of(recipe(model=model, **given_))["memory"]
+    assert (held["cards"], held["cards_settings"]) == (cards, settings)
+
+
+def test_memory_is_said_by_stage_and_part() -> None:
+    made = recipe(rl={"micro_batch": 1, "gradient_checkpointing": True, "max_tokens": 1024, "prompts_per_step": 8})
+    held = basis_of(made)["memory"]
+    assert held["device_bytes"] == 80e9
+    assert held["state_bytes"] == 16 * 7e9
+    for each in held["stages"].values():
+        assert each["bytes"] == sum(each["parts"].values())
+        assert each["fits"] is False
+    drawn = Console(width=200, no_color=True)
+    with drawn.capture() as shown:
+        drawn.print(dry_run.memory_table(held), dry_run.basis_lines(basis_of(made)))
+    for words in ("does not fit", "optimizer 56 GB", "4 GPUs of 80 GB would do, with training.devices=4", "guess"):
+        assert words in shown.get(), words
+    tiny = basis_of(make_recipe())["memory"]
+    assert all(each["fits"] for each in tiny["stages"].values())
 
 
 def test_disk_of_a_training_is_checkpoints_at_most_and_models_at_the_end() -> None:
@@ -194,7 +294,7 @@ def test_what_is_not_known_is_not_made_up() -> None:
     assert by_name["attempts"]["most_disk_bytes"] > 0
     drawn = Console(width=140, no_color=True)
     with drawn.capture() as shown:
-        drawn.print(console.cost_table(made), console.basis_lines(plan.basis(recipe(model="org/large"))))
+        drawn.print(dry_run.cost_table(made), dry_run.basis_lines(basis_of(recipe(model="org/large"))))
     assert "?" in shown.get()
     assert "size unknown" in shown.get()
 

@@ -1,33 +1,39 @@
 """What a recipe would do, in numbers, before it does it: what `skillfactory run --dry-run` prints."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skillfactory import estimate, methods, store
-from skillfactory.estimate import CHECKPOINT_BYTES, Curation, Weights
+from skillfactory import methods, store
 from skillfactory.pipeline import identities
-from skillfactory.recipe import Recipe
+from skillfactory.planning import estimate, memory
+from skillfactory.planning.estimate import Curation, Drawn
+from skillfactory.planning.sizes import Weights, weights_of
+from skillfactory.recipe import Recipe, Rl, Sft
 from skillfactory.rounds import recipe_of, stage_of
 
 if TYPE_CHECKING:
-    from skillfactory.probe import Estimate
+    from skillfactory.planning.probe import Estimate
 
 BYTES_PER_TOKEN = 2.0  # of generated text in compressed Parquet, about
+CHECKPOINT_BYTES = 12  # a trained parameter on disk: float32 weight and AdamW's two moments
 QUESTION_BYTES, REPORT_BYTES = 300, 5_000_000
 CHECKPOINTS = 2  # of a training, for a moment: the next is written before the last one goes
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Tokens that are sampled (of SFT: learnt), hours of one GPU, bytes on disk; None where the model's size decides
-    and is not known."""
+    """Tokens that are sampled (of SFT: learnt), hours of one GPU, bytes on disk, and dollars where there is a price.
+
+    None where the model's size decides and is not known.
+    """
 
     tokens: int = 0
     gpu_hours: float | None = 0.0
     disk: int | None = 0
+    dollars: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class _Sizes:
 
 def plan(recipe: Recipe, path: Path, probed: "Estimate | None" = None) -> list[StagePlan]:
     """The stages of the recipe's method, in order. What has been `probed` takes the place of what is assumed of it."""
-    weights = estimate.weights_of(recipe)
+    weights = weights_of(recipe)
     return [_planned(name, recipe, path, weights, probed) for name in methods.stages(recipe)]
 
 
@@ -67,7 +73,7 @@ def _planned(name: str, recipe: Recipe, path: Path, weights: Weights, probed: "E
     most = estimate.most_curation(seen) if curates else none
     known = None if seen.attempts.split or seen.attempts.given else probed
     likely = estimate.expected_curation(seen, known) if curates else none
-    cost = partial(_cost, name, seen, weights)
+    cost = partial(_priced, name, seen, weights)
     return StagePlan(
         name, _state(name, recipe, path), _counts(stage_of(name), seen, most),
         cost(_Sizes(most, 1.0, True)), cost(_Sizes(likely, recipe.estimate.filled, False)),
@@ -103,41 +109,62 @@ def _counts(stage: str, recipe: Recipe, most: Curation) -> dict[str, int]:
             return {}
 
 
+def _priced(name: str, recipe: Recipe, weights: Weights, sizes: _Sizes) -> Cost:
+    cost, price = _cost(name, recipe, weights, sizes), recipe.estimate.dollars_per_gpu_hour
+    return replace(cost, dollars=cost.gpu_hours * price) if price and cost.gpu_hours is not None else cost
+
+
 def _cost(name: str, recipe: Recipe, weights: Weights, sizes: _Sizes) -> Cost:
     """What one stage takes. Attempts that are given, and what a probe says of them, cost nothing but their disk."""
-    c, assumed, stage = sizes.curation, recipe.estimate, stage_of(name)
+    c, stage = sizes.curation, stage_of(name)
     match stage:
         case "questions":
             return Cost(disk=QUESTION_BYTES * sum(_counts(stage, recipe, c).values()))
         case "attempts":
             tokens = round(c.attempts * c.attempt_tokens)
-            maker = estimate.weights_of(recipe, recipe.attempts.model) if recipe.attempts.model else weights
-            sampled = 0 if recipe.attempts.given else tokens
-            return Cost(sampled, estimate.hours(assumed, maker, sampled), _text(tokens))
+            maker = weights_of(recipe, recipe.attempts.model) if recipe.attempts.model else weights
+            drawn = Drawn(0, 0) if recipe.attempts.given else Drawn(tokens, c.attempts * recipe.attempts.max_tokens)
+            spent = estimate.sampling_hours(recipe, maker, drawn, recipe.attempts.engine)
+            return Cost(round(drawn.tokens), spent, _text(tokens))
         case "reflections":
             tokens = round(c.reflections * c.reflection_tokens)
-            return Cost(tokens, estimate.hours(assumed, weights, tokens), _text(tokens))
+            drawn = Drawn(tokens, c.reflections * recipe.reflections.max_tokens)
+            return Cost(tokens, estimate.sampling_hours(recipe, weights, drawn, recipe.attempts.engine), _text(tokens))
         case "traces":
             return Cost(disk=_text(c.traces * c.trace_tokens))
         case "sft":
             tokens = round(c.traces * c.trace_tokens * recipe.sft.epochs)
-            return Cost(tokens, estimate.hours(assumed, weights, 0, tokens), _trained(weights, sizes.at_most))
+            spent = estimate.training_hours(recipe, weights, tokens, recipe.sft)
+            return Cost(tokens, spent, _trained(weights, recipe.sft, sizes.at_most))
         case "rl":
-            rollouts = recipe.rl.steps * recipe.rl.prompts_per_step * recipe.rl.group_size
-            tokens = round(rollouts * recipe.rl.max_tokens * sizes.filled) + recipe.rl.more_tokens
-            spent = estimate.hours(assumed, weights, tokens, tokens)
-            return Cost(tokens, spent, _trained(weights, sizes.at_most, _kept_steps(recipe)))
+            return _rl(recipe, weights, sizes)
         case "evaluation":
             return _evaluation(recipe, weights, sizes)
         case _:
             return Cost(disk=REPORT_BYTES)
 
 
-def _trained(weights: Weights, at_most: bool, kept: int = 0) -> int | None:
+def _rl(recipe: Recipe, weights: Weights, sizes: _Sizes) -> Cost:
+    rl = recipe.rl
+    at_cap = rl.steps * rl.prompts_per_step * rl.group_size * rl.max_tokens
+    tokens = round(at_cap * sizes.filled) + rl.more_tokens
+    drawn = Drawn(tokens, at_cap + rl.more_tokens / sizes.filled)
+    engine = "vllm" if recipe.training.backend == "verl" else rl.engine
+    spent = _sum(
+        [
+            estimate.sampling_hours(recipe, weights, drawn, engine),
+            estimate.training_hours(recipe, weights, tokens, rl),
+        ]
+    )
+    return Cost(tokens, spent, _trained(weights, rl, sizes.at_most, _kept_steps(recipe)))
+
+
+def _trained(weights: Weights, section: Sft | Rl, at_most: bool, kept: int = 0) -> int | None:
     """Bytes of a training: its model and those kept on the way, and while it runs its checkpoints."""
-    if weights.parameters is None or weights.bytes is None:
+    if weights.parameters is None or weights.bytes is None or weights.shape is None:
         return None
-    return weights.bytes * (1 + kept) + (CHECKPOINTS * CHECKPOINT_BYTES * weights.parameters if at_most else 0)
+    learnt = memory.trained(section, weights.parameters, weights.shape)
+    return weights.bytes * (1 + kept) + (CHECKPOINTS * CHECKPOINT_BYTES * learnt if at_most else 0)
 
 
 def _kept_steps(recipe: Recipe) -> int:
@@ -172,19 +199,31 @@ def _responses(recipe: Recipe) -> int:
 
 def _evaluation(recipe: Recipe, weights: Weights, sizes: _Sizes) -> Cost:
     """At most both lines of forcing go on to the last budget; expected is that the unforced one has ended by itself."""
-    e, budgets, (whole, kept) = recipe.evaluation, recipe.evaluation.forcing.budgets, _evaluated(recipe)
-    asked = _samples(recipe) + e.greedy * _evaluated_questions(recipe)
-    each = asked * e.max_tokens * sizes.filled  # of one model
-    if budgets:
-        room = budgets[-1] - e.max_tokens
-        answers = _lines(recipe) * e.forcing.answer_tokens if sizes.at_most else 0
-        each += _samples(recipe) * (room * (2 if sizes.at_most else sizes.filled) + answers)
+    e, (whole, kept) = recipe.evaluation, _evaluated(recipe)
+    each = _model_tokens(recipe, sizes.filled, sizes.at_most)
     steps = kept * _evaluated_questions(recipe) * e.max_tokens * sizes.filled
     own = (whole - len(e.models)) * each + steps
-    others = [estimate.hours(recipe.estimate, estimate.weights_of(recipe, each_), each) for each_ in e.models.values()]
-    text = _counts("evaluation", recipe, sizes.curation)["responses"] * (budgets or [e.max_tokens])[-1] * sizes.filled
-    spent = _sum([estimate.hours(recipe.estimate, weights, own), *others])
-    return Cost(round(own + len(e.models) * each), spent, _text(text))
+    places = _model_tokens(recipe, 1.0, sizes.at_most)
+
+    def spent(of: Weights, tokens: float) -> float | None:
+        at_cap = tokens * places / each if each else 0.0
+        return estimate.sampling_hours(recipe, of, Drawn(tokens, at_cap), e.engine)
+
+    others = [spent(weights_of(recipe, name), each) for name in e.models.values()]
+    longest = (e.forcing.budgets or [e.max_tokens])[-1]
+    text = _counts("evaluation", recipe, sizes.curation)["responses"] * longest * sizes.filled
+    return Cost(round(own + len(e.models) * each), _sum([spent(weights, own), *others]), _text(text))
+
+
+def _model_tokens(recipe: Recipe, filled: float, at_most: bool) -> float:
+    """Tokens that one model is evaluated by."""
+    e, budgets = recipe.evaluation, recipe.evaluation.forcing.budgets
+    each = (_samples(recipe) + e.greedy * _evaluated_questions(recipe)) * e.max_tokens * filled
+    if budgets:
+        room = budgets[-1] - e.max_tokens
+        answers = _lines(recipe) * e.forcing.answer_tokens if at_most else 0
+        each += _samples(recipe) * (room * (2 if at_most else filled) + answers)
+    return each
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
@@ -209,25 +248,14 @@ def _state(name: str, recipe: Recipe, path: Path) -> str:
 def total(costs: Sequence[Cost]) -> Cost:
     """The sum; a figure that is not known for one stage is not known for all."""
     disk = _sum([cost.disk for cost in costs])
+    hours = _sum([cost.gpu_hours for cost in costs])
+    priced = any(cost.dollars is not None for cost in costs) and hours is not None
     return Cost(
         sum(cost.tokens for cost in costs),
-        _sum([cost.gpu_hours for cost in costs]),
+        hours,
         None if disk is None else int(disk),
+        sum(cost.dollars or 0.0 for cost in costs) if priced else None,
     )
-
-
-def basis(recipe: Recipe, probed: "Estimate | None" = None) -> dict[str, Any]:
-    """What the figures rest on: the assumptions, what was measured in their place, the model's size, memory."""
-    weights = estimate.weights_of(recipe)
-    trains = any(stage_of(name) in ("sft", "rl") for name in methods.stages(recipe))
-    return {
-        "assumed": recipe.estimate.model_dump(),
-        "measured": {} if probed is None else {"questions": probed.probed, "right": probed.share_correct},
-        "parameters": weights.parameters,
-        "parameters_known_by": weights.known_by,
-        "memory": estimate.memory(recipe.estimate, weights, trains),
-        "trains": trains,
-    }
 
 
 def as_facts(stages: Sequence[StagePlan]) -> list[dict[str, Any]]:
@@ -241,6 +269,6 @@ def total_facts(stages: Sequence[StagePlan]) -> dict[str, Any]:
 
 
 def _flat(most: Cost, expected: Cost) -> dict[str, Any]:
-    names = {"tokens": "tokens", "gpu_hours": "gpu_hours", "disk": "disk_bytes"}
+    names = {"tokens": "tokens", "gpu_hours": "gpu_hours", "disk": "disk_bytes", "dollars": "dollars"}
     return {f"{kind}_{names[key]}": value for kind, cost in (("most", most), ("expected", expected))
-            for key, value in asdict(cost).items()}  # fmt: skip
+            for key, value in asdict(cost).items() if key != "dollars" or value is not None}  # fmt: skip

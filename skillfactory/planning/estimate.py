@@ -1,41 +1,21 @@
-"""How much a recipe takes, computed: samples that curation draws, parameters of a model, hours of a GPU, its memory.
+"""How much a recipe takes, computed: samples that curation draws, and hours of a GPU.
 
 What cannot be computed is assumed, in `recipe.Assumptions`, or measured by a probe (probe.py). All questions are taken
 to be alike; prompts are not counted, and neither is attention over long texts.
 """
 
-import json
 import math
-import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from skillfactory.curation.patterns import Pattern, patterns_of
-from skillfactory.recipe import Assumptions, Recipe, Traces
+from skillfactory.planning.sizes import Weights
+from skillfactory.recipe import Recipe, Rl, Sft, Traces
 
 if TYPE_CHECKING:
-    from skillfactory.probe import Estimate
+    from skillfactory.planning.probe import Estimate
 
-SAMPLING_FLOPS, TRAINING_FLOPS = 2, 6  # a parameter and token: forward; forward and backward
-STATE_BYTES = 16  # a trained parameter: fp32 weight and gradient, two fp32 moments of AdamW
-CHECKPOINT_BYTES = 12  # a trained parameter on disk: the same without its gradient
-_TYPES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}  # of safetensors: bytes
-_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A model's size. `parameters` is None where nothing says it, `known_by` is `weights`, `config`, `name` or ""."""
-
-    parameters: int | None
-    known_by: str
-    bytes_each: int = 2
-
-    @property
-    def bytes(self) -> int | None:
-        """What the model takes on disk and in memory, as it is sampled from."""
-        return None if self.parameters is None else self.parameters * self.bytes_each
+FORWARD = SAMPLING_FLOPS = 2  # operations a parameter and token
 
 
 @dataclass(frozen=True)
@@ -178,87 +158,53 @@ def _natural(pattern: Pattern, settings: Traces) -> int:
     return settings.max_pairs if pattern.traces == "max_pairs" else pattern.traces
 
 
-# --- models
+# --- hours
 
 
-def weights_of(recipe: Recipe, model: str = "") -> Weights:
-    """The size of a model, the recipe's where none is named, from this machine alone: nothing is downloaded."""
-    named = model or recipe.model
-    parameters, known_by, stored = _size(named, "" if model else recipe.revision)
-    typed = {"float32": 4, "float16": 2, "bfloat16": 2}.get(recipe.machine.dtype, stored)
-    return Weights(parameters, known_by, typed)
+@dataclass(frozen=True)
+class Drawn:
+    """Tokens that are sampled, and those it would be if every sample ran to its cap."""
+
+    tokens: float
+    at_cap: float
 
 
-def _size(model: str, revision: str) -> tuple[int | None, str, int]:
-    """Parameters, how they are known, and bytes of each in the model's files."""
-    if folder := _folder(model, revision):
-        headers = [_header(path) for path in sorted(folder.glob("*.safetensors"))]
-        if tensors := [each for header in headers for name, each in header.items() if name != "__metadata__"]:
-            kinds = {_TYPES.get(str(each["dtype"]), 2) for each in tensors}
-            return sum(math.prod(each["shape"]) for each in tensors), "weights", max(kinds, default=2)
-        config = folder / "config.json"
-        if config.is_file() and (count := by_config(json.loads(config.read_text(encoding="utf-8")))):
-            return count, "config", 2
-    if found := _IN_NAME.search(model.rstrip("/").rpartition("/")[2]):
-        return round(float(found[1]) * {"B": 1e9, "M": 1e6}[found[2].upper()]), "name", 2
-    return None, "", 2
+def sampling_hours(recipe: Recipe, weights: Weights, drawn: Drawn, engine: str) -> float | None:
+    """Hours of one GPU that sampling takes; None where the model's size is not known.
+
+    vLLM refills its batch, so its rate is a share of the GPU's peak. Our own sampler (`transformers`, `sampler`) runs a
+    batch until its longest sample has ended, and its steps take time by the layer, however few samples are left.
+    """
+    assumed, shape = recipe.estimate, weights.shape
+    if weights.parameters is None or shape is None:
+        return None if drawn.tokens else 0.0
+    seconds = SAMPLING_FLOPS * drawn.tokens * weights.parameters / (assumed.sampling_use * assumed.tflops * 1e12)
+    if engine == "ray":
+        engine = recipe.engines.ray.worker
+    if engine in ("transformers", "sampler"):
+        steps = drawn.at_cap / recipe.machine.batch_size
+        seconds = max(seconds, steps * shape.layers * assumed.layer_ms / 1000)
+    return seconds / 3600
 
 
-def _folder(model: str, revision: str) -> Path | None:
-    """The folder of a local model, or of a hub model that has been downloaded before."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    from skillfactory.tiny import FOLDER
-
-    path = FOLDER if model == "tiny" else Path(model).expanduser()
-    if path.is_dir():
-        return path
-    try:
-        cached = try_to_load_from_cache(model, "config.json", revision=revision or None)
-    except HFValidationError:
-        return None
-    return Path(cached).parent if isinstance(cached, str) else None
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """Names, types and shapes of the tensors in a safetensors file; {} for one that is broken."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            return dict(json.loads(file.read(length))) if length < 2**27 else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def by_config(config: dict[str, Any]) -> int | None:
-    """Parameters of a dense decoder with gated MLPs (Llama, Qwen, Olmo, …); None for another kind of model."""
-    c = config.get("text_config") or config
-    keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
-    if not all(isinstance(c.get(key), int) for key in keys) or any("experts" in key for key in c):
-        return None
-    hidden, layers, heads, inner, words = (int(c[key]) for key in keys)
-    width = int(c.get("head_dim") or hidden // heads)
-    attention = 2 * hidden * width * (heads + int(c.get("num_key_value_heads") or heads))
-    tables = words * hidden * (1 if c.get("tie_word_embeddings", True) else 2)
-    return layers * (attention + 3 * hidden * inner + 2 * hidden) + tables + hidden
-
-
-# --- hours and memory
-
-
-def hours(assumed: Assumptions, weights: Weights, sampled: float, trained: float = 0) -> float | None:
-    """Hours of one GPU for so many tokens; None where the model's size is not known."""
+def training_hours(recipe: Recipe, weights: Weights, tokens: float, section: Sft | Rl) -> float | None:
+    """Hours of one GPU that learning from so many tokens takes; None where the model's size is not known."""
     if weights.parameters is None:
-        return None if sampled or trained else 0.0
-    work = SAMPLING_FLOPS * sampled / assumed.sampling_use + TRAINING_FLOPS * trained / assumed.training_use
-    return work * weights.parameters / (assumed.tflops * 1e12) / 3600
+        return None if tokens else 0.0
+    rate = recipe.estimate.training_use * recipe.estimate.tflops * 1e12
+    return training_flops(recipe, section) * tokens * weights.parameters / rate / 3600
 
 
-def memory(assumed: Assumptions, weights: Weights, trains: bool) -> dict[str, int] | None:
-    """Bytes that stay on the GPUs, and how many of these it takes at least. Activations and cache come on top."""
-    if weights.parameters is None or weights.bytes is None:
-        return None
-    state = STATE_BYTES * weights.parameters if trains else 0
-    held = state + weights.bytes
-    return {"state_bytes": state, "copy_bytes": weights.bytes, "cards": math.ceil(held / (assumed.memory_gb * 1e9))}
+def training_flops(recipe: Recipe, section: Sft | Rl) -> int:
+    """Operations a parameter and token that is learnt from.
+
+    Forward and twice that backward, once where the weights stand still beside adapters; forward again with gradient
+    checkpointing; and once more for the probabilities of rollouts, if weights change before all of a step are learnt.
+    """
+    backward = FORWARD if section.lora.rank else 2 * FORWARD
+    again = FORWARD if section.gradient_checkpointing else 0
+    if not isinstance(section, Rl):
+        return FORWARD + backward + again
+    several = section.iterations > 1 or section.mini_batch not in (0, section.prompts_per_step)
+    old = FORWARD if several or section.engine != "sampler" or recipe.training.backend == "verl" else 0
+    return (FORWARD + backward + again) * section.iterations + old
