@@ -5,15 +5,20 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from skillfactory import store
+from skillfactory import progress, store
+from skillfactory.errors import SkillFactoryError
+from skillfactory.progress import duration
+from skillfactory.rounds import stage_of
 
 LAST_LINES = 15  # of the log of a process that failed
 GRACE = 20.0  # seconds that a process gets to stop
+STEPS = 3  # steps of training that it gets beside: the one that it is in, its checkpoint, a measurement on `dev`
+FIRST_STEP = 600.0  # seconds, where no step has ended yet
 
 
 class Job(Protocol):
@@ -64,19 +69,45 @@ def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "TERM": "dumb"}
 
 
-def stop(children: Iterable[Child]) -> None:
-    """End what still runs: politely, so that it keeps its work; after a while for good."""
-    running = [child.process for child in children if child.process.poll() is None]
-    for job in running:
-        job.terminate()
-    deadline = time.monotonic() + GRACE
-    while time.monotonic() < deadline and any(job.poll() is None for job in running):
-        time.sleep(0.1)
-    for job in running:
-        if job.poll() is None:
-            job.kill()
-    while any(job.poll() is None for job in running):
-        time.sleep(0.1)
+def stop(children: Iterable[Child], say: Callable[[str], None] = progress.say) -> None:
+    """End what still runs: politely, so that it keeps its work; after a while for good, or at once if interrupted.
+
+    One that trains ends the step that it is in. Who is waited for longer than GRACE is told by `say`.
+    """
+    running = [child for child in children if child.process.poll() is None]
+    for child in running:
+        child.process.terminate()
+    began, told = time.monotonic(), False
+    try:
+        graces = {child: grace_of(child) for child in running}
+        while late := [child for child in running if child.process.poll() is None]:
+            waited = time.monotonic() - began
+            if all(waited >= graces[child] for child in late):
+                break
+            if waited >= GRACE and not told:
+                told = True
+                names = ", ".join(child.name for child in late)
+                most = duration(max(graces[child] for child in late) - waited)
+                say(f"{names}: ending a step of training, for {most} at most; Ctrl-C stops at once, and loses the step")
+            time.sleep(0.1)
+    finally:
+        for child in running:
+            if child.process.poll() is None:
+                child.process.kill()
+        while any(child.process.poll() is None for child in running):
+            time.sleep(0.1)
+
+
+def grace_of(child: Child) -> float:
+    """Seconds that a child gets to stop: GRACE, and as long as a few steps take where it trains."""
+    try:
+        run, stage = loaded(child), str(store.writer(child.run).get("stage", ""))
+    except SkillFactoryError:  # its folder was damaged meanwhile
+        return GRACE
+    if run is None or stage_of(stage) not in ("sft", "rl"):
+        return GRACE
+    rate = run.progress(stage).get("rate")
+    return GRACE + (STEPS / rate if rate else FIRST_STEP)
 
 
 def how_it_ended(code: int) -> str:

@@ -27,3 +27,7 @@ class StoreError(SkillFactoryError, RuntimeError):
 
 class NothingLeftError(SkillFactoryError, RuntimeError):
     """A stage came to nothing: says at which step everything was lost and what to try."""
+
+
+class StoppedError(SkillFactoryError, RuntimeError):
+    """SIGTERM has ended a training at the end of a step, with a checkpoint: no mistake, and the exit code is 143."""

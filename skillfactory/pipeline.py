@@ -25,6 +25,7 @@ from skillfactory.recipe import REPEATED, Recipe, Sampling, TaskSpec
 from skillfactory.report.report import remove as remove_report
 from skillfactory.rounds import recipe_of, stage_of, starts_from, suffix_of
 from skillfactory.store import Run, Stage
+from skillfactory.training.checks import check as check_training
 from skillfactory.training.loggers import check as check_loggers
 
 _PACKAGE = Path(__file__).parent
@@ -133,6 +134,7 @@ def check(recipe: Recipe) -> None:
     """Raises SkillFactoryError for what is known to be wrong with a recipe before anything is made."""
     _check_models(recipe)
     check_loggers(recipe)
+    check_training(recipe)
     if "traces" in methods.stages(recipe):
         _check_curation(recipe)
     check_evaluation(recipe)

@@ -60,6 +60,11 @@ def track(
         (folder / FILE).unlink(missing_ok=True)
 
 
+def say(sentence: str) -> None:
+    """A sentence that stays, above a bar or between lines."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
 def seconds_until_now(state: dict[str, Any]) -> float:
     """Time that a running stage has taken. Its file says so only up to its last step, which may be minutes ago."""
     return float(state["stage_seconds"]) + max(0.0, time.time() - float(state["time"]))

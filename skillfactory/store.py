@@ -89,6 +89,13 @@ class Run:
             raise
         return run
 
+    @classmethod
+    def joined(cls, path: Path) -> Self:
+        """A run that is held by the process which started this one. Stages are begun and finished there."""
+        import filelock
+
+        return cls(path, filelock.SoftFileLock(path / _LOCK))  # never acquired
+
     def __enter__(self) -> Self:
         return self
 
@@ -224,6 +231,10 @@ class Stage:
             finished=False, digest=files.digest_of(dict(settings), dict(inputs)), settings=dict(settings),
             inputs=dict(inputs), seconds=self._before,
         )  # fmt: skip
+
+    def join(self) -> None:
+        """Go on with the clock of a stage that another process has begun."""
+        self._before, self._start = float(self.manifest.get("seconds", 0.0)), time.monotonic()
 
     def append(self, records: Sequence[Any]) -> None:
         """Add records of one kind as one new shard; nothing where there are none."""

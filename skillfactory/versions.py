@@ -35,6 +35,7 @@ def libraries() -> dict[str, str]:
 
 
 def peak_memory_mb() -> int:
-    """Most memory that this process has held so far, in MB (getrusage counts KiB on Linux, bytes on macOS)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Most memory that this process, or one that it has started and seen end, has held so far, in MB."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    # getrusage counts KiB on Linux, bytes on macOS
     return round(peak / (1 if sys.platform == "darwin" else 1 / 1024) / 1_000_000)

@@ -14,7 +14,7 @@ from skillfactory.errors import QuestionError, RecipeError, StoreError
 from skillfactory.evaluation import responses
 from skillfactory.evaluation.summary import models_in
 from skillfactory.evaluation.talks import Ask, Draft, Drafted
-from skillfactory.plan import plan
+from skillfactory.planning.plan import plan
 from skillfactory.recipe import Recipe
 from skillfactory.records import Question, Response
 from skillfactory.store import Run

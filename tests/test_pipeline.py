@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from helpers import make_recipe
 
-from skillfactory import pipeline, plan
+from skillfactory import pipeline
 from skillfactory.errors import ModelError, RecipeError, StoreError
 from skillfactory.pipeline import STAGES, dependents, identities, stages_of
+from skillfactory.planning import plan
 from skillfactory.recipe import Recipe
 from skillfactory.records import Question
 from skillfactory.store import Run, load_run

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,17 +15,18 @@ from hypothesis import strategies as st
 from trl import GRPOConfig, GRPOTrainer
 
 from skillfactory.engines.models import ChatTokenizer, load_model
-from skillfactory.errors import NothingLeftError, RecipeError
+from skillfactory.errors import RecipeError
 from skillfactory.evaluation.skill_use import read_skills
-from skillfactory.recipe import Rl, TaskSpec
+from skillfactory.recipe import Recipe, Rl, Sft, TaskSpec, changed
 from skillfactory.records import Response, Step, Trace
 from skillfactory.store import Stage
 from skillfactory.tasks.multiplication import Multiplication
 from skillfactory.training import common, rl, sft
+from skillfactory.training.grpo import LengthSortedGRPOTrainer, by_length
+from skillfactory.training.policy import SamplingCopy
 from skillfactory.training.reward import make_reward
-from skillfactory.training.rl import LengthSortedGRPOTrainer, by_length
 from skillfactory.training.skills import SKILLS, skill_use
-from skillfactory.training.steps import updates_per_step
+from skillfactory.training.steps import sft_batch, updates_per_step
 
 # --- micro-batches
 
@@ -104,15 +106,18 @@ def rollouts(prompts: list[Any], trainer: Any) -> dict[str, Any]:
     return {"prompt_ids": asked, "completion_ids": said, "logprobs": None}
 
 
-def one_step(trainer_class: type[GRPOTrainer], folder: Path, model_folder: Path, loss_type: str) -> tuple[Any, ...]:
-    """Gradients and weights after one GRPO step, and what TRL logged."""
+def one_step(
+    trainer_class: type[GRPOTrainer], folder: Path, model_folder: Path, loss_type: str, updates: int = 1
+) -> tuple[Any, ...]:
+    """Gradients of the last update and weights after one GRPO step, and what TRL logged at the first."""
     recipe = make_recipe(model=str(model_folder))
     chat = ChatTokenizer.load(recipe)
     model = load_model(recipe, training=True)
     questions = {q.id: q for q in (Multiplication().make(a=a, b=b) for a, b in [(3, 4), (2, 6), (12, 1), (5, 5)])}
     args = GRPOConfig(
-        output_dir=str(folder), max_steps=1, num_generations=6, per_device_train_batch_size=4,
-        gradient_accumulation_steps=6, max_completion_length=64, loss_type=loss_type, beta=0.0, learning_rate=1e-2,
+        output_dir=str(folder), max_steps=updates, num_generations=6, per_device_train_batch_size=4,
+        gradient_accumulation_steps=6 // updates, steps_per_generation=6, max_completion_length=64,
+        loss_type=loss_type, beta=0.0, learning_rate=1e-2,
         lr_scheduler_type="constant", max_grad_norm=1e9, bf16=False, use_cpu=True, report_to="none", save_strategy="no",
         logging_steps=1, disable_tqdm=True, seed=1, remove_unused_columns=False, gradient_checkpointing=False,
     )  # fmt: skip
@@ -133,10 +138,10 @@ def one_step(trainer_class: type[GRPOTrainer], folder: Path, model_folder: Path,
     return gradients, {name: p.detach() for name, p in model.named_parameters()}, trainer.state.log_history[0]
 
 
-@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
-def test_sorted_rollouts_give_trls_gradient(loss_type: str, random_model: Path, tmp_path: Path) -> None:
-    plain, weights, log = one_step(GRPOTrainer, tmp_path / "a", random_model, loss_type)
-    ours, our_weights, our_log = one_step(LengthSortedGRPOTrainer, tmp_path / "b", random_model, loss_type)
+@pytest.mark.parametrize(("loss_type", "updates"), [("grpo", 1), ("dapo", 1), ("dr_grpo", 1), ("dapo", 2), ("dapo", 3)])
+def test_sorted_rollouts_give_trls_gradient(loss_type: str, updates: int, random_model: Path, tmp_path: Path) -> None:
+    plain, weights, log = one_step(GRPOTrainer, tmp_path / "a", random_model, loss_type, updates)
+    ours, our_weights, our_log = one_step(LengthSortedGRPOTrainer, tmp_path / "b", random_model, loss_type, updates)
     assert max(float(gradient.abs().max()) for gradient in plain.values()) > 1e-4
     assert 0 < log["reward"] < 1
     for name, gradient in plain.items():
@@ -149,19 +154,46 @@ def test_sorted_rollouts_give_trls_gradient(loss_type: str, random_model: Path, 
 def test_groups_without_signal_cost_no_forward_pass(random_model: Path) -> None:
     class Counting(LengthSortedGRPOTrainer):
         def __init__(self) -> None:  # nothing but what _compute_loss looks at
-            self.beta = 0.0
+            pass
 
     model = load_model(make_recipe(model=str(random_model)), training=True)
     model.forward = None  # a pass would fail
-    loss = Counting()._compute_loss(model, {"advantages": torch.zeros(4)})
+    loss = Counting()._compute_loss(model, {"advantages": torch.zeros(4), "live": False})
     loss.backward()
-    assert float(loss) == 0
-    assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)
+    assert loss.item() == 0
+    assert all(p.grad is None for p in model.parameters())
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it is, it went on to compute
-        Counting()._compute_loss(model, {"advantages": torch.tensor([0.0, 1.0])})
+        Counting()._compute_loss(model, {"advantages": torch.tensor([0.0, 1.0]), "live": True})
+
+
+@pytest.mark.parametrize(
+    ("signal", "deepspeed", "live"),
+    [([1, 0, 1, 1], False, [1, 0, 1, 1]), ([1, 1, 0, 0], False, [1, 1, 1, 0]), ([0, 0, 0, 0], True, [1, 1, 1, 1])],
+)
+def test_an_update_without_signal_is_still_one(signal: list[int], deepspeed: bool, live: list[int]) -> None:
+    """Two updates of two micro-batches: the optimizer moves on by what it remembers, as in TRL."""
+
+    class Bare(LengthSortedGRPOTrainer):
+        def __init__(self) -> None:
+            self.beta, self.is_deepspeed_enabled = 0.0, deepspeed
+            self.accelerator = SimpleNamespace(num_processes=1)
+
+    batches = [{"advantages": torch.tensor([0.0, float(each)])} for each in signal]
+    assert Bare()._live(batches, 2) == [bool(each) for each in live]
 
 
 # --- settings
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 60), st.integers(1, 8))
+def test_an_update_of_sft_holds_the_recipes_traces(share: int, micro: int, traces: int, devices: int) -> None:
+    sft = Sft(batch_size=share * devices, micro_batch=micro)
+    at_once, accumulated = sft_batch(sft, traces, devices)
+    assert 1 <= at_once <= micro
+    assert at_once * accumulated * devices == max(devices, min(share * devices, traces) // devices * devices)
+    if devices > 1:
+        with pytest.raises(RecipeError, match=r"must be a multiple of training.devices"):
+            sft_batch(Sft(batch_size=share * devices + 1, micro_batch=micro), traces, devices)
 
 
 def test_updates_a_step_follow_from_the_mini_batch() -> None:
@@ -179,7 +211,7 @@ def test_updates_a_step_follow_from_the_mini_batch() -> None:
 def test_trl_is_told_the_recipes_numbers(changes: dict[str, int], tmp_path: Path) -> None:
     section = {"steps": 3, "prompts_per_step": 16, "group_size": 8, "micro_batch": 8, "mini_batch": 0, "save_every": 2}
     recipe = make_recipe(rl=section | changes)
-    args = rl.configure(recipe, Stage(tmp_path), questions=20, on_cpu=True)
+    args = rl.configure(recipe, Stage(tmp_path), questions=20)
     settings = recipe.rl
     mini = settings.mini_batch or 16
     assert args.generation_batch_size == 16 * settings.group_size, "rollouts of a step"
@@ -211,29 +243,6 @@ def test_a_check_that_breaks_is_no_reward(monkeypatch: pytest.MonkeyPatch) -> No
     reward = make_reward({question.id: question}, TaskSpec(**TASK))
     said = [[{"role": "assistant", "content": ""}]]
     assert reward(completions=said, question_id=[question.id], log_metric=lambda *_: None) == [None]
-
-
-def test_rl_gives_up_when_nothing_is_ever_right() -> None:
-    logs = {
-        "reward": 0.0,
-        "completions/mean_length": 5.0,
-        "frac_reward_zero_std": 1.0,
-        "completions/clipped_ratio": 0.0,
-    }
-
-    class Counter:
-        dry = 0
-        seconds = 1.0
-
-    counter: Any = Counter()
-    for _ in range(rl.PATIENCE - 1):
-        assert rl._line(logs, counter, Rl()) is not None
-    assert rl._line(logs | {"reward": 0.1}, counter, Rl()) is not None
-    for _ in range(rl.PATIENCE - 1):
-        rl._line(logs, counter, Rl())
-    with pytest.raises(NothingLeftError, match=r"no rollout was right in 10 steps of 4096"):
-        rl._line(logs, counter, Rl())
-    assert rl._line({"loss": 1.0}, counter, Rl()) is None
 
 
 # --- skills of rollouts
@@ -370,14 +379,23 @@ def test_metrics_of_steps_that_a_kill_undid_are_dropped(tmp_path: Path) -> None:
     assert (metrics.lines()[-1]["loss"], advanced[-1]) == (None, {})
 
 
-def test_a_saved_model_is_whole_and_takes_the_checkpoints_place(random_model: Path, tmp_path: Path) -> None:
+def typed(recipe: Recipe, dtype: str) -> Recipe:
+    return changed(recipe, {"machine.dtype": dtype})
+
+
+def test_a_saved_model_is_whole_and_checkpoints_go_last(random_model: Path, tmp_path: Path) -> None:
     recipe = make_recipe(model=str(random_model))
     checkpoint(tmp_path, 3)
     (tmp_path / ".tmp-model").mkdir()
     (tmp_path / ".tmp-model" / "half").write_text("")
-    model = load_model(recipe, training=True)
-    common.save_model(model, ChatTokenizer.load(recipe).tokenizer, torch.bfloat16, tmp_path)
+    policy, copy = load_model(recipe, training=True), SamplingCopy(lambda: load_model(typed(recipe, "bfloat16")))
+    with torch.no_grad():
+        policy.lm_head.weight[5] = 0.25
+    common.save_model(policy, copy, ChatTokenizer.load(recipe).tokenizer, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "model"]
+    common.drop_checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert not (tmp_path / "model" / "half").exists()
-    assert load_model(recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"dtype": "auto"})}),
-                      tmp_path / "model").dtype in (torch.bfloat16, torch.float32)  # fmt: skip
+    saved = load_model(typed(recipe, "auto"), tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["dtype"] == "bfloat16"
+    assert bool((saved.lm_head.weight[5] == 0.25).all())

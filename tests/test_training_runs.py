@@ -19,9 +19,10 @@ import torch
 import yaml
 from helpers import make_recipe
 
-from skillfactory import estimate, load_run, pipeline, plan
+from skillfactory import load_run, pipeline
 from skillfactory.engines.models import ChatTokenizer, load_model
 from skillfactory.errors import RecipeError
+from skillfactory.planning import plan, sizes
 from skillfactory.recipe import Recipe
 from skillfactory.store import Stage
 from skillfactory.training import common, loggers
@@ -36,7 +37,7 @@ def small_rl(**settings: Any) -> Recipe:
         "learning_rate": 3e-4, "save_every": 1, "keep_every": 1,
     } | settings.pop("rl", {})  # fmt: skip
     return make_recipe(
-        method="rl_only", rl=section, questions={"task": COUNTDOWN, "sft": 0, "rl": 16, "dev": 1},
+        method="rl_only", rl=section, questions={"task": COUNTDOWN, "sft": 0, "rl": 6, "dev": 1},
         evaluation={"sets": {"same": {"task": COUNTDOWN, "n": 2}}}, **settings,
     )  # fmt: skip
 
@@ -205,7 +206,7 @@ def test_wandb_without_a_key_is_said_before_anything_is_done(tmp_path: Path) -> 
 def test_a_dry_run_counts_the_disk_of_kept_steps(tmp_path: Path) -> None:
     (none,), (two,) = ([each for each in plan.plan(small_rl(rl={"keep_every": n}), tmp_path) if each.name == "rl"]
                        for n in (0, 1))  # fmt: skip
-    size = 4 * (estimate.weights_of(small_rl()).parameters or 0)  # they are kept in the sampling type, float32
+    size = 4 * (sizes.weights_of(small_rl()).parameters or 0)  # they are kept in the sampling type, float32
     assert "models kept" not in none.counts
     assert two.counts["models kept"] == 2
     for cost, other in ((two.most, none.most), (two.expected, none.expected)):

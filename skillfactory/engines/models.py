@@ -124,7 +124,10 @@ def load_model(recipe: Recipe, model: str | Path | None = None, *, training: boo
     loaded.set_attn_implementation(register() if attention == NAME else attention)
     if device == "cpu":
         torch.set_num_threads(recipe.machine.threads or (1 if small else torch.get_num_threads()))
-    return loaded.to(device)
+    # What is split over devices is brought there in parts.
+    system = recipe.training
+    is_split = training and system.devices > 1 and bool(system.accelerate or system.shard != "none")
+    return loaded if is_split else loaded.to(device)
 
 
 def _dtype(recipe: Recipe, device: str) -> Any:

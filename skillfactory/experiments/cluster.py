@@ -91,4 +91,4 @@ def _run(words: list[str], log: str, folder: str) -> int:
             time.sleep(0.2)
         return process.returncode
     finally:
-        children.stop([Child("", Path(), Path(log), process)])
+        children.stop([Child(words[-1], Path(folder, words[-1]), Path(log), process)])

@@ -231,7 +231,7 @@ class _Grid:
     def stop(self) -> None:
         """End what still runs, where it is ours."""
         ours = {name: child for name, (_, child) in self.running.items() if getattr(child.process, "ours", True)}
-        children.stop(ours.values())
+        children.stop(ours.values(), self.watch.say)
         for name, child in ours.items():
             self.log("end", name, code=child.process.poll())
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skillfactory.evaluation.summary import read_jsonl
-from skillfactory.report import forcing, provenance, results, skills, steps, training
+from skillfactory.report import forcing, provenance, results, skills, steps, training, trust
 from skillfactory.report.charts import Chart
 from skillfactory.report.comparison import Comparison, difference_tables, settings_table
 from skillfactory.report.curation import curation_parts
@@ -89,7 +89,9 @@ def sections(given: Material) -> list[Section]:
             "skills", "Skills", [*skills.use_parts(runs), *steps.parts(runs, given.rl), *skills.truth_parts(runs)],
             "What the tags in responses show. Attempts in a response are graded one by one.",
         ),
-        _section("training", "Training", training.parts(runs, given.rl, given.sft)),
+        _section(
+            "training", "Training", [*training.parts(runs, given.rl, given.sft), *trust.parts(given.runs, labels, runs)]
+        ),
         _section("curation", "Curation", curation_parts(runs), "What each step to the traces made and kept."),
         _section("cost", "Cost and versions", cost),
     ]  # fmt: skip

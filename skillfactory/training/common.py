@@ -5,7 +5,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,24 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from skillfactory import files, seeds
-from skillfactory.errors import ModelError
+from skillfactory.errors import ModelError, RecipeError
+from skillfactory.machine import pick_device
 from skillfactory.recipe import Recipe, Training
 from skillfactory.store import Stage
-from skillfactory.training import loggers
+from skillfactory.training import loggers, processes
+from skillfactory.training.policy import SamplingCopy
 
 METRICS = "metrics.jsonl"
+BEST = "best"  # the best model so far on the questions of `dev`
 STEPS = "steps"  # the folder of kept steps in that of the stage
 _TOLD = ("loss", "reward", "length", "truncated", "answers")  # in the stage's progress
 
 
-def trainer_settings(recipe: Recipe, section: Training, stage: Stage, on_cpu: bool) -> dict[str, Any]:
+def trainer_settings(recipe: Recipe, section: Training, stage: Stage) -> dict[str, Any]:
     """Keyword arguments that TRL's configurations of both stages take."""
     import torch
 
+    on_cpu = pick_device(recipe.machine.device) == "cpu"
     bf16 = (
         torch.cpu._is_avx512_bf16_supported()
         if on_cpu
@@ -44,6 +49,7 @@ def trainer_settings(recipe: Recipe, section: Training, stage: Stage, on_cpu: bo
         "gradient_checkpointing": section.gradient_checkpointing,
         "bf16": bf16,
         "use_cpu": on_cpu,
+        "ddp_find_unused_parameters": False,  # every micro-batch that is computed uses all
         "seed": seeds.derive(recipe.seed, stage.path.name.partition("-")[0]) % 2**31,  # the same in every round
         "save_steps": section.save_every,
         "save_total_limit": 1,
@@ -51,6 +57,25 @@ def trainer_settings(recipe: Recipe, section: Training, stage: Stage, on_cpu: bo
         "disable_tqdm": True,
         **loggers.settings(recipe, stage),
     }
+
+
+def one_device(args: Any) -> Any:
+    """TRL's configuration, told that this process has one device: transformers would use all that it sees (torch's
+    DataParallel), which neither TRL nor the recipe's `training.devices` knows of.
+    """
+    if args.n_gpu > 1:
+        args._n_gpu = 1
+    return args
+
+
+@contextmanager
+def progress(stage: Stage, total: int, what: str, done: int) -> Iterator[Callable[..., None]]:
+    """`Stage.track` of the main process; the others show nothing."""
+    if processes.is_main():
+        with stage.track(total, what, done=done) as advance:
+            yield advance
+    else:
+        yield lambda *_, **__: None
 
 
 class MetricsFile(TrainerCallback):
@@ -69,17 +94,24 @@ class MetricsFile(TrainerCallback):
         self.path, self.line, self.advance = folder / METRICS, line, advance
         self.step = start
         self.last = time.monotonic()
-        _keep_steps(self.path, start)
+        if processes.is_main():
+            keep_steps(self.path, start)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         figures = self.line(logs or {})
         if figures is None:
             return
+        now = time.monotonic()
+        seconds, self.last = now - self.last, now
+        self.add(figures, seconds)
+
+    def add(self, figures: dict[str, Any], seconds: float) -> None:
+        """Append the figures of the next step, which took so many seconds."""
         # JSON has no NaN: a figure that is none (a step of which no check came back) is unknown.
         figures = {k: v if v is None or math.isfinite(v) else None for k, v in figures.items()}
-        now = time.monotonic()
         self.step += 1
-        seconds, self.last = now - self.last, now
+        if not processes.is_main():
+            return
         with files.told(str(self.path)), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self.step, **figures, "seconds": round(seconds, 3)}) + "\n")
         self.advance(1, **{k: v for k, v in figures.items() if k in _TOLD and v is not None})
@@ -90,7 +122,13 @@ class MetricsFile(TrainerCallback):
         return [json.loads(line) for line in text.splitlines()]
 
 
-def _keep_steps(path: Path, steps: int) -> None:
+def last_step(path: Path) -> int:
+    """The step of the last whole line; 0 where there is none."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return int(max((step for line in text.splitlines() if math.isfinite(step := _step(line))), default=0))
+
+
+def keep_steps(path: Path, steps: int) -> None:
     """Drop lines of steps that a kill threw away with them (those after the checkpoint that training resumes from)."""
     if not path.exists():
         return
@@ -106,11 +144,25 @@ def _step(line: str) -> float:
 
 
 def last_checkpoint(folder: Path) -> tuple[str | None, int]:
-    """The newest whole checkpoint under `folder`/checkpoints and its optimizer step; removes those a kill cut short."""
+    """The newest whole checkpoint under `folder`/checkpoints and its optimizer step; removes those a kill cut short.
+
+    All processes have to call this.
+    """
+    if not processes.is_main():
+        processes.any_of(False)  # the main process removes, then all look
+        return _newest(folder)
+    found = _newest(folder)
+    processes.any_of(False)
+    return found
+
+
+def _newest(folder: Path) -> tuple[str | None, int]:
     checkpoints = folder / "checkpoints"
     while checkpoints.is_dir() and (path := get_last_checkpoint(str(checkpoints))):
         state = Path(path) / "trainer_state.json"  # written last
-        if state.exists() and (Path(path) / "optimizer.pt").exists():
+        # One process writes optimizer.pt, FSDP optimizer.bin or a folder optimizer_0, DeepSpeed a folder global_stepN.
+        whole = any(next(Path(path).glob(kind), None) for kind in ("optimizer*", "global_step*"))
+        if state.exists() and whole:
             try:
                 return path, int(json.loads(state.read_text())["global_step"])
             except (ValueError, KeyError):
@@ -119,25 +171,47 @@ def last_checkpoint(folder: Path) -> tuple[str | None, int]:
     return None, 0
 
 
-def save_model(model: Any, tokenizer: Any, dtype: Any, folder: Path) -> None:
-    """Write `folder`/model as a Hugging Face folder in `dtype`, whole or not at all, and drop the checkpoints.
+def save_model(policy: Any, copy: SamplingCopy, tokenizer: Any, folder: Path) -> None:
+    """Write the policy as `folder`/model, a Hugging Face folder in the copy's type, whole or not at all.
 
     Raises ModelError for weights that are no numbers any more.
     """
-    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+    copy.follow(policy, here=processes.is_main())
+    if not processes.is_main():
+        return
+    if not all(bool(weights.isfinite().all()) for weights in copy.model.parameters()):
         raise ModelError(
             f"{folder.name}: training has diverged, its weights are no numbers any more; see `loss` and `grad_norm` in "
             f"{folder / METRICS}, lower {folder.name.partition('-')[0]}.learning_rate, and run again with --fresh "
             f"{folder.name}."
         )
-    model.config.use_cache = True  # TRL turned it off for the training; who samples from the model wants it
-    _write_model(model.to(dtype), tokenizer, folder, "model")
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    write_model(copy.model, tokenizer, folder, "model")
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove what only an unfinished training is taken up from: once its stage is finished, not before."""
+    for name in ("checkpoints", BEST):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def lora_of(section: Training) -> Any:
+    """peft's configuration of the adapters; None where all weights are trained. Raises RecipeError without peft."""
+    lora = section.lora
+    if not lora.rank:
+        return None
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise RecipeError("lora.rank wants the package peft; `pip install peft`, or set it to 0.") from error
+    return LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha or 2 * lora.rank, lora_dropout=lora.dropout, task_type="CAUSAL_LM",
+        target_modules=lora.targets or "all-linear",
+    )  # fmt: skip
 
 
 def keep_model(model: Any, tokenizer: Any, folder: Path, step: int) -> None:
     """Write `folder`/steps/STEP as a Hugging Face folder in the model's own type, whole or not at all."""
-    _write_model(model, tokenizer, folder, f"{STEPS}/{step}")
+    write_model(model, tokenizer, folder, f"{STEPS}/{step}")
 
 
 def drop_kept(folder: Path, after: int) -> None:
@@ -145,18 +219,25 @@ def drop_kept(folder: Path, after: int) -> None:
 
     They are made again; unless `rl.keep_every` has changed since.
     """
+    if not processes.is_main():
+        return
     for kept in (folder / STEPS).glob("[0-9]*"):
         if int(kept.name) > after:
             shutil.rmtree(kept)
 
 
-def _write_model(model: Any, tokenizer: Any, folder: Path, name: str) -> None:
-    """Written beside its place, where `Stage.begin` clears what a kill leaves, flushed to disk, and moved there."""
+def write_model(model: Any, tokenizer: Any, folder: Path, name: str, notes: dict[str, Any] | None = None) -> None:
+    """Write `folder`/`name`: beside its place, where `Stage.begin` clears what a kill leaves, flushed, and moved there.
+
+    `notes` are JSON files that go with it, by name.
+    """
     temporary, place = folder / f"{files.TEMPORARY}model", folder / name
     shutil.rmtree(temporary, ignore_errors=True)
     with files.told(str(place)):
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        for note, facts in (notes or {}).items():
+            files.write_json(temporary / note, facts)
         for path in (*temporary.iterdir(), temporary):
             descriptor = os.open(path, os.O_RDONLY)
             os.fsync(descriptor)

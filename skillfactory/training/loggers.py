@@ -15,6 +15,7 @@ from skillfactory.engines.models import first_line
 from skillfactory.errors import RecipeError
 from skillfactory.recipe import Recipe
 from skillfactory.store import Stage
+from skillfactory.training import processes
 
 PROJECT = "skillfactory"
 
@@ -38,16 +39,24 @@ def check(recipe: Recipe) -> None:
 
 def settings(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     """Keyword arguments for TRL's configurations. Notes the name to log under in the stage's manifest."""
+    logs = bool(recipe.report_to) and processes.is_main()
     return {
-        "report_to": [name for name in recipe.report_to if name != "tensorboard"],  # its callback is ours, below
-        "run_name": _name(recipe, stage) if recipe.report_to else None,
+        # TensorBoard's callback is ours, below.
+        "report_to": [name for name in recipe.report_to if name != "tensorboard" and logs],
+        "run_name": _name(recipe, stage) if logs else None,
         "project": os.environ.get("TRACKIO_PROJECT", PROJECT),
     }
 
 
 @contextmanager
 def started(recipe: Recipe, stage: Stage, updates: int) -> Iterator[list[Any]]:
-    """Start what has to be started for a stage that has done `updates` optimizer updates; yields callbacks for TRL."""
+    """Start what has to be started for a stage that has done `updates` optimizer updates; yields callbacks for TRL.
+
+    Only the main process logs.
+    """
+    if not processes.is_main():
+        yield []
+        return
     callbacks: list[Any] = []
     if "tensorboard" in recipe.report_to:
         from torch.utils.tensorboard import SummaryWriter

@@ -5,18 +5,37 @@ from typing import Any
 
 from skillfactory.engines.models import ChatTokenizer, load_model
 from skillfactory.errors import NothingLeftError
+from skillfactory.planning.memory import Lengths
 from skillfactory.recipe import Recipe
 from skillfactory.records import Trace
-from skillfactory.store import Run
+from skillfactory.store import Run, Stage
 
 
 def run(recipe: Recipe, run: Run) -> None:
     """Fine-tune the base model on the run's traces into `sft/model`."""
+    from skillfactory.training import common, launch
+    from skillfactory.training.elsewhere import llamafactory
+
+    if recipe.training.sft == "llamafactory":
+        llamafactory.run(recipe, run)
+        return
+    stage = run.stage("sft")
+    stage.finish(**launch.on_devices(recipe, run, stage, train))
+    common.drop_checkpoints(stage.path)
+
+
+def train(recipe: Recipe, run: Run) -> dict[str, Any]:
+    """What each process of the training does. Gives the counts of the stage's manifest."""
     from datasets import Dataset
     from transformers import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
-    from skillfactory.training import common, loggers
+    from skillfactory.planning import room
+    from skillfactory.training import common, loggers, signs, stopping
+    from skillfactory.training.development import DevAccuracy, dev_questions
+    from skillfactory.training.order import trace_order
+    from skillfactory.training.policy import SamplingCopy
+    from skillfactory.training.watching import SignsTold
 
     stage = run.stage("sft")
     traces = run.stage("traces").rows(Trace)
@@ -25,43 +44,66 @@ def run(recipe: Recipe, run: Run) -> None:
             "There are no traces to fine-tune on; look at `skillfactory show` for where they were lost."
         )
     chat = ChatTokenizer.load(recipe)
-    base = load_model(recipe)  # loaded once more in float32 below; its type is what the result is saved in
-    dtype, on_cpu = base.dtype, base.device.type == "cpu"
-    del base
-    model = load_model(recipe, training=True)
-
     examples = [tokenize(chat, trace) for trace in traces]
-    batch = min(recipe.sft.batch_size, len(examples))
-    micro = min(recipe.sft.micro_batch, batch)
-    settings = common.trainer_settings(recipe, recipe.sft, stage, on_cpu)
-    args = SFTConfig(
-        **{**settings, "per_device_train_batch_size": micro},
-        num_train_epochs=recipe.sft.epochs,
-        gradient_accumulation_steps=math.ceil(batch / micro),
-        train_sampling_strategy="group_by_length",
-        max_length=None,  # traces were measured before: nothing is cut here
-    )
-    per_epoch = math.ceil(math.ceil(len(examples) / micro) / args.gradient_accumulation_steps)
-    steps = math.ceil(recipe.sft.epochs * per_epoch)
+    args, steps = configure(recipe, stage, len(examples))
+    at_once = args.per_device_train_batch_size * recipe.training.devices
+    order = trace_order([len(e["input_ids"]) for e in examples], recipe.sft.epochs, at_once, recipe.seed)
+    learned = sum(sum(e["completion_mask"]) for e in examples)
+    copy = SamplingCopy(lambda: load_model(recipe))
     checkpoint, done = common.last_checkpoint(stage.path)
-    with loggers.started(recipe, stage, done) as logging, stage.track(steps, "SFT steps", done=done) as advance:
+    with (
+        loggers.started(recipe, stage, done) as logging,
+        common.progress(stage, steps, "SFT steps", done) as advance,
+    ):
         metrics = common.MetricsFile(stage.path, _line, advance, done)
+        told = SignsTold(run, stage, metrics, signs.of_sft, every=10)
+        dev = DevAccuracy(recipe, recipe.sft, stage, chat, copy, dev_questions(run, recipe.sft), 1, metrics)
+        told.tell(room.check_memory(recipe, "sft", _longest(examples)))
         trainer = SFTTrainer(
-            model=model,
+            model=load_model(recipe, training=True),
             args=args,
-            train_dataset=Dataset.from_list(examples),
+            train_dataset=Dataset.from_list(examples).select(order),
             processing_class=chat.tokenizer,
-            callbacks=[metrics, *logging],
+            peft_config=common.lora_of(recipe.sft),
+            callbacks=[metrics, told, dev, *logging],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=checkpoint)
-    common.save_model(model, chat.tokenizer, dtype, stage.path)
-    stage.finish(
-        traces=len(traces),
-        steps=metrics.step,
-        tokens=sum(len(e["input_ids"]) for e in examples),
-        learned_tokens=sum(sum(e["completion_mask"]) for e in examples),
+        with stopping.heeded(stage.path.name, 1, steps) as stop:
+            trainer.add_callback(stop)
+            trainer.train(resume_from_checkpoint=checkpoint)
+            stop.check()
+        told.tell(signs.of_sft(metrics.lines(), ended=True, learned_tokens=learned))
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        dev.end(policy, metrics.step)
+    if not dev.promote():
+        common.save_model(policy, copy, chat.tokenizer, stage.path)
+    return {
+        "traces": len(traces),
+        "steps": metrics.step,
+        "tokens": sum(len(e["input_ids"]) for e in examples),
+        "learned_tokens": learned,
+        **dev.facts(),
+    }
+
+
+def configure(recipe: Recipe, stage: Stage, traces: int) -> tuple[Any, int]:
+    """The recipe's SFT section as TRL's SFTConfig, and the number of optimizer steps; all passes are one epoch."""
+    from trl import SFTConfig
+
+    from skillfactory.training import common
+    from skillfactory.training.steps import sft_batch
+
+    micro, accumulated = sft_batch(recipe.sft, traces, recipe.training.devices)
+    args = SFTConfig(
+        **{**common.trainer_settings(recipe, recipe.sft, stage), "per_device_train_batch_size": micro},
+        num_train_epochs=1,
+        gradient_accumulation_steps=accumulated,
+        train_sampling_strategy="sequential",
+        max_length=None,  # traces were measured before: nothing is cut here
     )
+    at_once = micro * recipe.training.devices
+    steps = math.ceil(math.ceil(math.ceil(traces * recipe.sft.epochs) / at_once) / accumulated)
+    return common.one_device(args), steps
 
 
 def tokenize(chat: ChatTokenizer, trace: Trace) -> dict[str, list[int]]:
@@ -74,7 +116,14 @@ def tokenize(chat: ChatTokenizer, trace: Trace) -> dict[str, list[int]]:
     return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
 
 
+def _longest(examples: list[dict[str, list[int]]]) -> Lengths:
+    """Of the shortest prompt, beside which most is learnt."""
+    return Lengths(min(e["completion_mask"].count(0) for e in examples), max(len(e["input_ids"]) for e in examples))
+
+
 def _line(logs: dict[str, Any]) -> dict[str, Any] | None:
     if "loss" not in logs:
         return None
-    return {"loss": float(logs["loss"]), "learning_rate": float(logs["learning_rate"])}
+    known = ("loss", "grad_norm", "learning_rate")
+    figures: dict[str, Any] = {name: float(logs[name]) for name in known if name in logs}
+    return figures

@@ -1,0 +1,35 @@
+"""Training in several processes at once, one a device: which one this is, and what all of them must agree on.
+
+Each process runs the same code. The main one alone writes files and shows progress.
+"""
+
+import os
+
+MAIN = 0
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return int(os.environ.get("RANK", MAIN))
+
+
+def count() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return rank() == MAIN
+
+
+def any_of(flag: bool) -> bool:
+    """Whether `flag` is set in one process at least. All have to ask, or those that do wait forever."""
+    if count() == 1:
+        return flag
+    import torch
+    from accelerate import PartialState
+
+    said = torch.tensor(int(flag), device=PartialState().device)
+    torch.distributed.all_reduce(said, op=torch.distributed.ReduceOp.MAX)
+    return bool(said.item())
