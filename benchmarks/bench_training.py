@@ -1,106 +1,171 @@
-"""Seconds a GRPO step beside TRL's defaults, and a bare training step by attention code and threads."""
+"""Seconds a GRPO step and where they go, ours beside TRL's defaults; and a bare training step by attention code.
+
+Ours is the stage `rl` as the pipeline runs it. TRL's is its GRPOTrainer with its defaults, but for the numbers of what
+is trained on: steps, prompts, group, longest rollout, learning rate. Both sample rollouts of the same law of lengths,
+whatever the model has learnt, and pay for the same grading, whose result is then replaced by a coin: so all groups have
+signal.
+"""
 
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench_sampling import end_rows
+from sizes import Grpo, folder_of, size_of
+from stopwatch import Stopwatch, watching
 
+from skillfactory import pipeline
+from skillfactory.curation.prompts import prompts_of
 from skillfactory.engines.models import ChatTokenizer, load_model, locate
 from skillfactory.recipe import Recipe
 from skillfactory.recipes import load_recipe
 from skillfactory.records import Question
-from skillfactory.tasks.questions import task_of
+from skillfactory.store import load_run
 
-GRPO_STEPS, PROMPTS, GROUP = 3, 8, 16  # steps, of which the first is not counted; 128 rollouts a step
-MEAN, LONGEST = 100, 300  # tokens of a rollout: geometric, cut at the longest
-ROWS, LENGTHS, REPEATS = 32, (64, 400), 5
-
-
-def coin(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """A reward that gives every group signal: whether a completion has an odd number of tokens."""
-    return [float(len(ids) % 2) for ids in completion_ids]
+Figures = dict[str, Any]
+TRL_MICRO = 8  # its default
 
 
-def grpo_ours(model: str) -> dict[str, float]:
-    """A step as the stage `rl` makes it."""
-    from skillfactory.training.rl import LengthSortedGRPOTrainer, _Rollouts, configure
-
-    recipe, chat, questions = _setting(model)
-    behaviour, trained = load_model(recipe), load_model(recipe, training=True)
-    end_rows(behaviour, chat.tokenizer.eos_token_id, MEAN)
-    with tempfile.TemporaryDirectory() as folder:
-        args = configure(recipe, Path(folder), len(questions), on_cpu=True)
-        args.save_strategy = "no"
-        rollouts = _Rollouts(recipe, chat, behaviour)
-        return _steps(LengthSortedGRPOTrainer, trained, args, chat, questions, rollout_func=rollouts)
+def grpo_ours(model: str, quick: bool, updates: int) -> Figures:
+    """A step as the stage `rl` makes it, of so many optimizer updates."""
+    size = size_of(model, quick).grpo
+    recipe = recipe_of(model, size, updates)
+    watch = Stopwatch(updates)
+    end = ChatTokenizer.load(recipe).tokenizer.eos_token_id
+    with tempfile.TemporaryDirectory() as folder, ending(end, size.mean), watching(watch, coin):
+        pipeline.run(recipe, Path(folder) / "run", "rl")
+    return watch.figures() | counts(size, recipe)
 
 
-def grpo_trl(model: str, threads: int) -> dict[str, float]:
-    """A step by TRL with its defaults, but for the numbers of what is trained on; `threads` 0 is torch's choice."""
+def grpo_trl(model: str, quick: bool, updates: int, threads: int) -> Figures:
+    """A step by TRL; `threads` 0 is torch's choice."""
     import torch
-    from transformers import AutoModelForCausalLM
-    from trl import GRPOConfig, GRPOTrainer
 
     if threads:
         torch.set_num_threads(threads)
-    recipe, chat, questions = _setting(model)
-    trained = AutoModelForCausalLM.from_pretrained(locate(recipe), dtype="float32")
-    end_rows(trained, chat.tokenizer.eos_token_id, MEAN)
-    with tempfile.TemporaryDirectory() as folder:
-        args = GRPOConfig(
-            output_dir=folder, max_steps=GRPO_STEPS, num_generations=GROUP, max_completion_length=LONGEST,
-            gradient_accumulation_steps=PROMPTS * GROUP // 8, learning_rate=recipe.rl.learning_rate, use_cpu=True,
-            logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
-        )  # fmt: skip
-        return _steps(GRPOTrainer, trained, args, chat, questions)
+    size = size_of(model, quick).grpo
+    recipe = recipe_of(model, size, updates)
+    chat = ChatTokenizer.load(recipe)
+    watch = Stopwatch(updates)
+    with tempfile.TemporaryDirectory() as folder, ending(chat.tokenizer.eos_token_id, size.mean):
+        pipeline.run(recipe, Path(folder) / "run", "questions")
+        trainer = trl_trainer(recipe, chat, rl_questions(Path(folder) / "run"), folder, updates)
+        with watching(watch, coin):
+            trainer.train()
+    return watch.figures() | counts(size, recipe)
 
 
-def _setting(model: str) -> tuple[Recipe, ChatTokenizer, list[Question]]:
-    settings = {
-        "model": model, "machine.device": "cpu", "rl.steps": GRPO_STEPS, "rl.prompts_per_step": PROMPTS,
-        "rl.group_size": GROUP, "rl.max_tokens": LONGEST, "rl.loss_type": "dapo", "machine.threads": 1,
-    }  # fmt: skip
-    recipe = load_recipe("demo", [f"{key}={value}" for key, value in settings.items()])
-    return recipe, ChatTokenizer.load(recipe), task_of(recipe.questions.task).generate(PROMPTS * GRPO_STEPS, 0, "dev")
+def trl_trainer(
+    recipe: Recipe, chat: ChatTokenizer, questions: Mapping[str, Question], folder: str, updates: int, **settings: Any
+) -> Any:
+    """TRL's GRPOTrainer of the recipe's model with TRL's defaults, but for the numbers of what is trained on.
 
-
-def _steps(
-    trainer_class: Any, model: Any, args: Any, chat: ChatTokenizer, questions: list[Question], **more: Any
-) -> dict[str, float]:
+    `settings` are of its configuration, and win.
+    """
     from datasets import Dataset
-    from transformers import TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
 
-    ends: list[float] = []
+    from skillfactory.training.reward import make_reward
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
+    rl, prompts = recipe.rl, prompts_of(recipe.attempts)
+    rollouts = rl.prompts_per_step * rl.group_size
+    chosen: dict[str, Any] = {
+        "output_dir": folder, "max_steps": rl.steps * updates, "num_generations": rl.group_size,
+        "max_completion_length": rl.max_tokens, "learning_rate": rl.learning_rate,
+        "gradient_accumulation_steps": rollouts // updates // TRL_MICRO,
+        "steps_per_generation": rollouts // TRL_MICRO,
+        "use_cpu": True, "logging_steps": 1, "report_to": "none", "save_strategy": "no", "disable_tqdm": True,
+    }  # fmt: skip
+    return GRPOTrainer(
+        model=locate(recipe),
+        args=GRPOConfig(**chosen | settings),
+        reward_funcs=make_reward(questions, recipe.questions.task),
+        processing_class=chat.tokenizer,
+        train_dataset=Dataset.from_list(
+            [{"prompt": prompts.train(q.text), "question_id": q.id} for q in questions.values()]
+        ),
+    )
 
-    trainer = trainer_class(
-        model=model, args=args, reward_funcs=coin, processing_class=chat.tokenizer, callbacks=[Clock()],
-        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": q.text}]} for q in questions]), **more,
-    )  # fmt: skip
-    trainer.train()
-    lengths = [log["completions/mean_length"] for log in trainer.state.log_history if "completions/mean_length" in log]
-    return {
-        "seconds a step": (ends[-1] - ends[0]) / (len(ends) - 1),
-        "rollouts": PROMPTS * GROUP,
-        "mean tokens": sum(lengths[1:]) / len(lengths[1:]),
-    }
+
+def rl_questions(run: Path) -> dict[str, Question]:
+    """The questions of a run that RL trains on, by id."""
+    return {q.id: q for q in load_run(run).rows("questions", Question) if q.split == "rl"}
 
 
-def step(model: str, attention: str, threads: int) -> dict[str, float]:
+def recipe_of(model: str, size: Grpo, updates: int) -> Recipe:
+    """The demo's recipe with this model and these numbers, without SFT."""
+    small = {} if model == "tiny" else {"machine.threads": 0}
+    settings = {
+        "model": folder_of(model), "method": "rl_only", "machine.device": "cpu", "rl.steps": size.steps,
+        "rl.prompts_per_step": size.prompts, "rl.mini_batch": size.prompts // updates, "rl.group_size": size.group,
+        "rl.max_tokens": size.longest, "rl.micro_batch": size.micro, "rl.keep_every": 0, "rl.save_every": 1000,
+        "questions.rl": size.prompts * size.steps, "questions.sft": 0, "questions.dev": 0,
+        "machine.batch_size": size.prompts * size.group, **small,
+    }  # fmt: skip
+    return load_recipe("demo", [f"{key}={value}" for key, value in settings.items()])
+
+
+def coin(rewards: Any, completion_ids: list[list[int]]) -> Any:
+    """1 for a completion with an odd number of tokens, else 0: a reward that gives every group signal."""
+    return rewards.new_tensor([[float(len(ids) % 2)] for ids in completion_ids]).expand(rewards.shape)
+
+
+@contextmanager
+def ending(end: int, mean: float) -> Iterator[None]:
+    """Models that are loaded meanwhile end a turn at every token with chance 1 / `mean`, whatever came before.
+
+    Only where they sample, which is where they fill a cache: training is left alone.
+    """
+    from transformers import PreTrainedModel
+
+    load = PreTrainedModel.from_pretrained.__func__
+
+    def loaded(cls: Any, *args: Any, **options: Any) -> Any:
+        model = load(cls, *args, **options)
+        model.register_forward_hook(_end_rows(end, mean))
+        return model
+
+    PreTrainedModel.from_pretrained = classmethod(loaded)
+    try:
+        yield
+    finally:
+        PreTrainedModel.from_pretrained = classmethod(load)
+
+
+def _end_rows(end: int, mean: float) -> Any:
+    import torch
+
+    def hook(_: Any, __: Any, output: Any) -> Any:
+        if getattr(output, "past_key_values", None) is not None and not torch.is_grad_enabled():
+            logits = output.logits
+            logits[..., end] = float("-inf")
+            logits[..., end] = logits.float().logsumexp(-1).to(logits.dtype) - torch.tensor(mean - 1).log()
+        return output
+
+    return hook
+
+
+def counts(size: Grpo, recipe: Recipe) -> Figures:
+    """What a step holds."""
+    return {"rollouts": size.prompts * size.group, "prompts": size.prompts, "threads": recipe.machine.threads or "all"}
+
+
+def step(model: str, quick: bool, attention: str, threads: int) -> Figures:
     """Milliseconds of forward, backward and update on rows of each length, in bfloat16 over float32 weights."""
     import torch
 
-    overrides = [f"model={model}", "machine.device=cpu", f"machine.attention={attention}", f"machine.threads={threads}"]
+    size = size_of(model, quick).bare
+    overrides = [
+        f"model={folder_of(model)}", "machine.device=cpu", f"machine.attention={attention}",
+        f"machine.threads={threads}",
+    ]  # fmt: skip
     trained = load_model(load_recipe("demo", overrides), training=True)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-5)
     figures = {}
-    for length in LENGTHS:
-        ids = torch.randint(5, trained.config.vocab_size, (ROWS, length))
+    for length in size.lengths:
+        ids = torch.randint(5, trained.config.vocab_size, (size.rows, length))
 
         def one(ids: Any = ids) -> None:
             with torch.autocast("cpu", torch.bfloat16):
@@ -111,7 +176,7 @@ def step(model: str, attention: str, threads: int) -> dict[str, float]:
 
         one()
         start = time.perf_counter()
-        for _ in range(REPEATS):
+        for _ in range(size.repeats):
             one()
-        figures[f"ms at {length} tokens"] = (time.perf_counter() - start) / REPEATS * 1000
+        figures[f"ms at {length} tokens"] = (time.perf_counter() - start) / size.repeats * 1000
     return figures

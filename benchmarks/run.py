@@ -1,127 +1,184 @@
-"""Speed on this machine: `make bench`, or `python benchmarks/run.py --help`. A few minutes on two cores.
+"""Speed on this machine beside what a user would run in its place, and beside the least time that the machine allows.
+
+    make bench                                          # all cases, tiny base and SmolLM2-135M
+    python benchmarks/run.py --quick                    # only shows that every case runs; its figures say nothing
+    python benchmarks/run.py --model smollm2 --only grpo
 
 Every case runs in a process of its own, so that none finds another's threads, memory settings or warm caches. Prints
-one table, and writes benchmarks/results/NAME.json with what the machine is.
+tables, and writes benchmarks/results/NAME.json with what the machine is. What a floor is: floor.py.
 """
 
 import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import bench_grading
 import bench_sampling
+import bench_sft
 import bench_training
+import floor
 import typer
 from rich.console import Console
-from rich.table import Table
+from shown import SPEED, STEP, Case, Figures, demo_table, shares, split, table
+from sizes import NAMES, folder_of, size_of
 
+from skillfactory.errors import ModelError
 from skillfactory.store import load_run
 from skillfactory.versions import libraries
 
-LIMIT = 120  # seconds that a case may take; threads on a busy machine can slow one down a hundredfold
 RESULTS = Path(__file__).parent / "results"
+TRAINING_ROWS = 2048  # tokens of a micro-batch
+NO_MODEL = "tasks"  # what has to do with no model
 
 
-@dataclass(frozen=True)
-class Case:
-    """Something to measure; `against` is the case that it is compared with."""
-
-    what: str
-    run: Callable[[str], dict[str, float]]
-    figures: tuple[str, ...]
-    against: str = ""
-
-
-def cases() -> dict[str, Case]:
-    """All cases by name, in the order of the table."""
-    found: dict[str, Case] = {}
-    speed = ("tokens a second",)
-    for uneven, law in ((False, "even"), (True, "uneven")):
-        plain = f"generate-{law}"
-        what = f"sampling, {law} lengths"
-        found[plain] = Case(f"{what}: generate", partial(bench_sampling.generate, uneven=uneven, threads=0), speed)
-        found[f"{plain}-1"] = Case(
-            f"{what}: generate, 1 thread", partial(bench_sampling.generate, uneven=uneven, threads=1), speed, plain
-        )
-        found[f"sampler-{law}"] = Case(f"{what}: ours", partial(bench_sampling.ours, uneven=uneven), speed, plain)
-    found["sampler-long"] = Case("sampling after 256 prompts of 900 tokens", bench_sampling.long_prompts, ("seconds",))
-    trl = bench_training.grpo_trl
-    found["grpo-trl"] = Case("GRPO step: TRL's defaults", partial(trl, threads=0), ("seconds a step",))
-    found["grpo-trl-1"] = Case(
-        "GRPO step: TRL's defaults, 1 thread", partial(trl, threads=1), ("seconds a step",), "grpo-trl"
-    )
-    found["grpo-ours"] = Case("GRPO step: ours", bench_training.grpo_ours, ("seconds a step",), "grpo-trl")
-    lengths = tuple(f"ms at {length} tokens" for length in bench_training.LENGTHS)
+def cases(model: str, quick: bool) -> dict[str, Case]:
+    """All cases of a model by name, in the order of the tables."""
+    if model == NO_MODEL:
+        return task_cases()
+    size, found = size_of(model, quick), {}
+    rows = size.sampling.prompts * size.sampling.copies
+    measure = partial(floor.measure, folder_of(model), rows, TRAINING_ROWS)
+    found["floor"] = Case("what the machine reads and multiplies", measure, ())
+    found |= sampling_cases(model, quick)
+    if model == "tiny":
+        long = partial(bench_sampling.long_prompts, model, quick)
+        found["sampling-long"] = Case("sampling after 256 prompts of 900 tokens: ours", long, ("seconds",))
+    for updates in (1, 2):
+        name, what = f"grpo-{updates}", f"GRPO step, {updates} update{'s' if updates > 1 else ''}"
+        trl = partial(bench_training.grpo_trl, model, quick, updates)
+        found[f"{name}-trl"] = Case(f"{what}: TRL's defaults", partial(trl, threads=0), (STEP,))
+        found[f"{name}-trl-1"] = Case(f"{what}: TRL's defaults, 1 thread", partial(trl, threads=1), (STEP,))
+        ours = partial(bench_training.grpo_ours, model, quick, updates)
+        against = {"TRL": f"{name}-trl", "TRL with 1 thread": f"{name}-trl-1"}
+        found[f"{name}-ours"] = Case(f"{what}: ours", ours, (STEP,), against)
+    found["sft-trl"] = Case("SFT: TRL's defaults", partial(bench_sft.trl, model, quick), (SPEED,))
+    found["sft-ours"] = Case("SFT: ours", partial(bench_sft.ours, model, quick), (SPEED,), {"TRL": "sft-trl"})
+    lengths = tuple(f"ms at {length} tokens" for length in size.bare.lengths)
     for threads in (1, 2):
         for attention in ("sdpa", "eager", "grouped"):
-            measure = partial(bench_training.step, attention=attention, threads=threads)
+            measure = partial(bench_training.step, model, quick, attention, threads)
             what = f"training step: {attention}, {threads} thread{'s' if threads > 1 else ''}"
-            found[f"step-{attention}-{threads}"] = Case(what, measure, lengths, "step-sdpa-1")
+            against = {} if attention == "sdpa" else {"sdpa": f"step-sdpa-{threads}"}
+            found[f"step-{attention}-{threads}"] = Case(what, measure, lengths, against)
+    return found
+
+
+def sampling_cases(model: str, quick: bool) -> dict[str, Case]:
+    """Our sampler, transformers' `generate` and `generate_batch`, and vLLM, on even and uneven lengths."""
+    found = {}
+    python = bench_sampling.VLLM
+    no_vllm = "" if python.exists() else f"there is no {python} (`make test-interop` makes it)"
+    for law, uneven in (("even", False), ("uneven", True)):
+        name, what = f"sampling-{law}", f"sampling, {law} lengths"
+        plain = partial(bench_sampling.generate, model, quick, uneven)
+        found[f"{name}-generate"] = Case(f"{what}: generate", partial(plain, threads=0), (SPEED,))
+        found[f"{name}-generate-1"] = Case(f"{what}: generate, 1 thread", partial(plain, threads=1), (SPEED,))
+        batch = partial(bench_sampling.generate_batch, model, quick, uneven)
+        found[f"{name}-generate_batch"] = Case(f"{what}: generate_batch", batch, (SPEED,))
+        vllm = partial(bench_sampling.vllm, model, quick, uneven)
+        found[f"{name}-vllm"] = Case(f"{what}: vLLM", vllm, (SPEED,), missing=no_vllm)
+        others = {"generate": "generate", "generate_batch": "generate_batch", "vLLM": "vllm"}
+        against = {label: f"{name}-{other}" for label, other in others.items()}
+        ours = partial(bench_sampling.ours, model, quick, uneven)
+        found[f"{name}-ours"] = Case(f"{what}: ours", ours, (SPEED,), against)
+        if model == "tiny":  # larger models have all threads anyhow
+            all_threads = partial(ours, threads=floor.cores())
+            found[f"{name}-ours-all"] = Case(f"{what}: ours, all threads", all_threads, (SPEED,), against)
+    return found
+
+
+def task_cases() -> dict[str, Case]:
+    """Grading and drawing of Countdown."""
+    found = {}
     for scorer in [*(["reasoning-gym"] if find_spec("reasoning_gym") else []), "ast", "ours"]:
-        measure = partial(bench_grading.grading, scorer=scorer)
-        what = f"grading Countdown: {scorer}"
-        found[f"tasks-grading-{scorer}"] = Case(what, measure, bench_grading.GRADING, "tasks-grading-reasoning-gym")
+        grade = partial(bench_grading.grading, "", scorer=scorer)
+        against = {"reasoning-gym": "tasks-grading-reasoning-gym"} if scorer != "reasoning-gym" else {}
+        found[f"tasks-grading-{scorer}"] = Case(f"grading Countdown: {scorer}", grade, bench_grading.GRADING, against)
     for count in (3, 4, 5, 6):
-        measure = partial(bench_grading.generation, count=count)
+        draw = partial(bench_grading.generation, "", count=count)
         what = f"drawing Countdown questions: {count} numbers"
-        found[f"tasks-drawing-{count}"] = Case(what, measure, bench_grading.GENERATION)
+        found[f"tasks-drawing-{count}"] = Case(what, draw, bench_grading.GENERATION)
     return found
 
 
 def main(
-    name: Annotated[str, typer.Option(help="Name of the result file.")] = "",
-    model: Annotated[str, typer.Option(help="`tiny`, or a model folder.")] = "tiny",
+    name: Annotated[str, typer.Option(help="Name of the result file.")] = "latest",
+    model: Annotated[str, typer.Option(help="`tiny`, `smollm2`, `both`, or a model folder.")] = "both",
     only: Annotated[str, typer.Option(help="Only cases whose names begin so.")] = "",
+    quick: Annotated[bool, typer.Option(help="The smallest sizes: shows that all runs, and measures nothing.")] = False,
     demo: Annotated[Path, typer.Option(help="Folder of finished demo runs to read times from.")] = Path("runs/demo"),
     one: Annotated[str, typer.Option(hidden=True, help="Measure this case here and print JSON.")] = "",
 ) -> None:
-    """Measure sampling, GRPO and training steps, grading and drawing; read the demo's times where it has been run."""
+    """Measure sampling, GRPO and SFT, grading and drawing; read the demo's times where it has been run."""
     if one:
-        figures = cases()[one].run(model)
-        figures["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        figures = cases(model, quick)[one].run()
+        figures.setdefault("peak_memory_mb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         print(json.dumps(figures))
         return
-    out = Console(width=None if sys.stdout.isatty() else 120)
-    measured = {}
-    for key in cases():
-        if key.startswith(only):
-            out.print(f"{key} …", style="dim")
-            measured[key] = _measure(key, model)
-    stages = demo_stages(demo)
-    out.print(table(measured, stages))
-    result = {
-        "name": name or "latest", "date": time.strftime("%Y-%m-%d"), "machine": machine(), "model": model,
-        "cases": {key: {"what": cases()[key].what, **figures} for key, figures in measured.items()}, "demo": stages,
+    out = Console(width=None if sys.stdout.isatty() else 140)
+    result: Figures = {
+        "name": name, "date": time.strftime("%Y-%m-%d"), "machine": machine(), "quick": quick, "models": {},
     }  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{name or 'latest'}.json"
-    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    file = RESULTS / f"{name}.json"
+    for each in [*(NAMES if model == "both" else (model,)), NO_MODEL]:
+        try:
+            found = {key: case for key, case in cases(each, quick).items() if key.startswith(only) or key == "floor"}
+        except ModelError as error:
+            out.print(f"{each}: left out. {error}")
+            continue
+        if not set(found) - {"floor"} and only != "floor":
+            continue
+        measured = {key: _measure(key, case, each, quick, out) for key, case in found.items()}
+        shares(measured)
+        result["models"][each] = measured
+        out.print(table(each, found, measured))
+        if any("parts" in figures for figures in measured.values()):
+            out.print(split(found, measured))
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")  # what there is, should it be stopped
+    result["demo"] = demo_stages(demo)
+    out.print(demo_table(result["demo"]))
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     out.print(f"Written: {file}")
+    if any("failed" in figures for measured in result["models"].values() for figures in measured.values()):
+        raise typer.Exit(1)
 
 
-def _measure(key: str, model: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", key, "--model", model]
+def _measure(key: str, case: Case, model: str, quick: bool, out: Console) -> Figures:
+    """A case in a process of its own; a reason in place of figures where there are none."""
+    if case.missing:
+        out.print(f"{case.what}: left out, {case.missing}")
+        return {"left_out": case.missing}
+    out.print(f"{model}: {key} …", style="dim")
+    limit = size_of(model, quick).seconds
+    command = [sys.executable, __file__, "--one", key, "--model", model, *(["--quick"] if quick else [])]
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}  # cases say themselves
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=LIMIT)
+        said, complained = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        return {"stopped_after_seconds": LIMIT}
-    if done.returncode:
-        sys.exit(f"{key} failed:\n{done.stderr[-3000:]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+        return {"stopped_after_seconds": limit}
+    finally:
+        with suppress(ProcessLookupError):  # also what it has started: vLLM has processes of its own
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        out.print(f"{model}: {key} failed:\n{complained[-3000:]}", style="red", markup=False)
+        return {"failed": True}
+    return {"what": case.what, **json.loads(said.splitlines()[-1])}
 
 
-def demo_stages(folder: Path) -> list[dict[str, Any]]:
+def demo_stages(folder: Path) -> list[Figures]:
     """Wall time and peak memory of every finished stage of the runs in `folder`, from their manifests."""
     found = []
     for path in sorted(folder.glob("*/recipe.yaml")):
@@ -134,36 +191,7 @@ def demo_stages(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def table(measured: dict[str, dict[str, Any]], stages: list[dict[str, Any]]) -> Table:
-    """One line a figure, with how many times faster it is than what it is compared with."""
-    shown = Table("what", "figure", "", "times as fast", "peak memory", box=None, pad_edge=False)
-    for column in (1, 3, 4):
-        shown.columns[column].justify = "right"
-    for key, figures in measured.items():
-        case = cases()[key]
-        if "stopped_after_seconds" in figures:
-            shown.add_row(case.what, f"> {LIMIT}", "seconds in all: stopped", "", "")
-            continue
-        for figure in case.figures:
-            other = measured.get(case.against, {}).get(figure)
-            faster = ""
-            if other:
-                faster = f"{figures[figure] / other if figure in HIGHER else other / figures[figure]:.2f}"
-            shown.add_row(case.what, _short(figures[figure]), figure, faster, f"{figures['peak_memory_mb']:,.0f} MB")
-    for each in stages:
-        memory = f"{each['peak_memory_mb']:,.0f} MB" if each["peak_memory_mb"] else ""
-        shown.add_row(f"demo, {each['run']}: {each['stage']}", _short(each["seconds"]), "seconds", "", memory)
-    return shown
-
-
-HIGHER = ("tokens a second", *bench_grading.GRADING)  # figures of which more is better
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def machine() -> dict[str, Any]:
+def machine() -> Figures:
     """What was measured on."""
     import torch
 
@@ -173,9 +201,8 @@ def machine() -> dict[str, Any]:
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "cpu": cpu, "cores": cores, "memory_gib": round(memory, 1), "system": platform.platform(),
+        "cpu": cpu, "cores": floor.cores(), "memory_gib": round(memory, 1), "system": platform.platform(),
         "bf16_instructions": torch.cpu._is_avx512_bf16_supported(), "libraries": libraries(),
     }  # fmt: skip
 
