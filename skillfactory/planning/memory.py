@@ -12,7 +12,6 @@ from skillfactory.planning import passes
 from skillfactory.planning.passes import FULL, HALF, HOLES, Device
 from skillfactory.planning.sizes import Shape, Weights
 from skillfactory.recipe import Recipe, Rl, Sft
-from skillfactory.training.steps import sft_batch
 
 MOMENTS = 2 * FULL  # of AdamW, a trained parameter
 PROMPT = 512  # tokens: the paper's longest prompt, where nothing better is known
@@ -134,7 +133,7 @@ class _Job:
     def rows(self) -> int:
         """Sequences of a micro-batch."""
         if self.name == "sft":
-            return sft_batch(self.recipe.sft, self.recipe.sft.batch_size, self.devices)[0]
+            return max(1, min(self.section.micro_batch, self.recipe.sft.batch_size // self.devices))
         return self.section.micro_batch
 
     @property

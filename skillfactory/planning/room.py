@@ -19,7 +19,7 @@ from skillfactory.planning.passes import Device
 from skillfactory.planning.sizes import Weights, weights_of
 from skillfactory.recipe import Recipe, changed
 from skillfactory.training.signs import Sign
-from skillfactory.training.steps import updates_per_step
+from skillfactory.training.steps import sft_batch, updates_per_step
 
 FEWEST = 8  # sequences sampled at once, below which it is too slow to propose
 RANK = 16  # of the adapters to propose
@@ -95,6 +95,8 @@ def mend(
         try:
             if name == "rl":
                 updates_per_step(other.rl, other.questions.rl, other.training.devices)
+            else:
+                sft_batch(other.sft, other.sft.batch_size, other.training.devices)
         except RecipeError:
             continue
         cap = memory.lengths_of(other, name, own.prompt).longest
