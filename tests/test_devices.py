@@ -164,11 +164,6 @@ def children_of(pid: int) -> list[int]:
         ({"training": {"devices": 2, "accelerate": "none.yaml"}}, r"training.accelerate: there is no file none.yaml"),
         ({"training": {"accelerate": "none.yaml"}}, r"training.accelerate is for several devices"),
         ({"machine": {"device": "cpu"}, "training": {"devices": 2, "shard": "fsdp2"}}, r"training.shard is for GPUs"),
-        (
-            {"rl": {"engine": "vllm_colocate", "vllm": {"vllm_gpu_memory": 0.5}}},
-            r"rl.vllm.vllm_gpu_memory: TRL has no such setting .* is it vllm_gpu_memory_utilization\?",
-        ),
-        ({"rl": {"engine": "vllm_colocate", "vllm": {"vllm_mode": "server"}}}, r"rl.vllm.vllm_mode: TRL has no such"),
         ({"rl": {"loss_type": "cispo"}}, r"rl.epsilon_high is 0, but with rl.loss_type: cispo"),
         ({"rl": {"engine": "vllm_colocate"}}, r"rl.engine: vllm_colocate wants the package vllm"),
     ],
@@ -177,6 +172,14 @@ def test_settings_that_cannot_be(settings: dict[str, Any], words: str, tmp_path:
     with pytest.raises(RecipeError, match=words):
         pipeline.run(make_recipe(method="rl_only", **settings), tmp_path / "run", "rl")
     assert not (tmp_path / "run").exists()
+
+
+def test_options_of_vllm_are_trls() -> None:
+    launch.check_vllm(["vllm_gpu_memory_utilization", "vllm_enable_sleep_mode"])
+    with pytest.raises(RecipeError, match=r"rl.vllm.vllm_gpu_memory: .* is it vllm_gpu_memory_utilization\?"):
+        launch.check_vllm(["vllm_gpu_memory"])
+    with pytest.raises(RecipeError, match=r"rl.vllm.vllm_mode: TRL has no such"):  # rl.engine says it
+        launch.check_vllm(["vllm_mode"])
 
 
 def test_what_processes_left_that_outlived_their_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

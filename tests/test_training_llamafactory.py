@@ -100,11 +100,11 @@ def test_other_settings(tmp_path: Path) -> None:
     found = settings(recipe, stage, traces=40, longest=10)
     wanted = {
         "finetuning_type": "lora", "lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.0,
-        "lora_target": "q_proj,v_proj", "gradient_accumulation_steps": 3, "template": "qwen",
+        "lora_target": "q_proj,v_proj", "gradient_accumulation_steps": 4, "template": "qwen",
         "deepspeed": "deepspeed.json", "model_name_or_path": "org/model", "model_revision": "abc",
     }  # fmt: skip
     assert {name: found[name] for name in wanted} == wanted
-    assert total_steps(found, 40, 2) == 6  # 7 batches an epoch, 3 a step
+    assert total_steps(found, 40, 2) == 6  # 10 batches of 2 x 2 an epoch, 4 a step
     assert deepspeed(recipe)["zero_optimization"]["stage"] == 3
     assert settings(with_it(training={"devices": 2, "shard": "fsdp2"}), stage, 40, 10)["fsdp_config"]["version"] == 2
 

@@ -134,7 +134,7 @@ def test_one_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.
 
 def test_one_that_outlives_us_is_noticed(tmp_path: Path) -> None:
     driver = (
-        "import sys; from pathlib import Path; from skillfactory.training import programs\n"
+        "import sys; from pathlib import Path; from skillfactory.training.elsewhere import programs\n"
         f"programs.run(programs.Program('it', [sys.executable, '-c', {FAMILY!r}], Path({str(tmp_path)!r})))"
     )
     ours = subprocess.Popen([sys.executable, "-c", driver], cwd=ROOT)

@@ -81,6 +81,8 @@ def _cards(
 
 def _mended(recipe: Recipe, name: str, weights: Weights, device: Device) -> dict[str, Any] | None:
     """Settings of speed with which a stage fits as many GPUs as the recipe has; None where it does not."""
+    if not room.divides(recipe, name):
+        return None
     if memory.of_stage(recipe, name, weights, device).total <= device.size:
         return {}
     found = room.mend(recipe, name, weights, device, device.size, gpus=1, learns=False)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from skillfactory.console import bytes_text, new_table, plain, state_text
 from skillfactory.planning import plan
 from skillfactory.planning.plan import Cost, StagePlan
+from skillfactory.planning.room import shown
 from skillfactory.progress import duration
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _cards(held: dict[str, Any], size: float) -> str:
         return f"{state}; no number of GPUs of {size:g} GB is enough: {copy}; see training.backend: verl"
     if all(each["fits"] for each in held["stages"].values()):
         return f"{state}; as the recipe stands, it fits"
-    settings = " ".join(f"{key}={str(value).lower()}" for key, value in held["cards_settings"].items())
+    settings = " ".join(f"{key}={shown(value)}" for key, value in held["cards_settings"].items())
     return f"{state}; {cards} GPU{'s' if cards > 1 else ''} of {size:g} GB would do, with {settings}"
 
 

@@ -25,12 +25,7 @@ VLLM_OPTIONS = {  # that share, and the number of GPUs that a copy of the weight
         "actor_rollout_ref.rollout.tensor_model_parallel_size",
     ),
 }
-READ, ROOM, BLOCK = (
-    8192,
-    64,
-    128,
-)  # of engines/cache.py: prompt tokens read at once, steps of the cache; of attention.py
-STEP_BYTES = 80  # a token of a step's rollouts: ids, masks and log-probabilities, and a sorted copy of them
+READ, ROOM = 8192, 64  # of engines/cache.py: prompt tokens read at once, steps of the cache
 
 
 @dataclass(frozen=True)
@@ -168,8 +163,13 @@ class _Job:
     def sampling_copy(self) -> dict[str, int]:
         """The copy of the model that is sampled from, whole on every device; and vLLM's share of the memory."""
         if (self.name == "rl" and self.recipe.rl.engine != "sampler") or self.is_verl:
-            return {} if self._sleeps() else self._vllm()
-        return {"sampling copy": self.bytes} if self.name == "rl" or self.section.dev_every else {}
+            return self._copy() | ({} if self._sleeps() else self._vllm())
+        return self._copy()
+
+    def _copy(self) -> dict[str, int]:
+        """Ours: for rollouts, for measurements, and where models of steps in between are kept."""
+        kept = self.name == "rl" and (self.recipe.rl.engine == "sampler" or self.recipe.rl.keep_every)
+        return {"sampling copy": self.bytes} if (kept or self.section.dev_every) and not self.is_verl else {}
 
     def learning(self) -> dict[str, int]:
         """See passes.py."""
@@ -183,8 +183,9 @@ class _Job:
             return self._vllm() if self._sleeps() else {}
         s, each = self.shape, max(1, self.bytes // self.parameters)
         rl = self.recipe.rl
-        wanted = [rl.prompts_per_step * rl.group_size // self.devices] if self.name == "rl" else []
-        longest = [rl.max_tokens] if self.name == "rl" else []
+        own = self.name == "rl" and rl.engine == "sampler"
+        wanted = [rl.prompts_per_step * rl.group_size // self.devices] if own else []
+        longest = [rl.max_tokens] if own else []
         if self.section.dev_every:
             wanted.append(self.recipe.questions.dev // self.devices)
             longest.append(self.recipe.evaluation.max_tokens)

@@ -34,7 +34,7 @@ class Mend:
     memory: Memory
 
     def __str__(self) -> str:
-        words = " ".join(f"{key}={_shown(value)}" for key, value in self.settings.items())
+        words = " ".join(f"{key}={shown(value)}" for key, value in self.settings.items())
         changes = {key.rpartition(".")[2] for key in self.settings} & {"rank", "max_tokens"}
         return f"{words} would come to {_gb(self.memory.total)}" + (", and changes what is learnt" if changes else "")
 
@@ -92,18 +92,25 @@ def mend(
     own = lengths or memory.lengths_of(recipe, name)
     for settings in changes(recipe, name, gpus, learns):
         other = changed(recipe, settings)
-        try:
-            if name == "rl":
-                updates_per_step(other.rl, other.questions.rl, other.training.devices)
-            else:
-                sft_batch(other.sft, other.sft.batch_size, other.training.devices)
-        except RecipeError:
+        if not divides(other, name):
             continue
         cap = memory.lengths_of(other, name, own.prompt).longest
         needed = memory.of_stage(other, name, weights, device, Lengths(own.prompt, min(own.longest, cap)))
         if needed.total <= free:
             return Mend(settings, needed)
     return None
+
+
+def divides(recipe: Recipe, name: str) -> bool:
+    """Whether a stage's batches can be cut into micro-batches on the recipe's devices."""
+    try:
+        if name == "rl":
+            updates_per_step(recipe.rl, recipe.questions.rl, recipe.training.devices)
+        else:
+            sft_batch(recipe.sft, recipe.sft.batch_size, recipe.training.devices)
+    except RecipeError:
+        return False
+    return True
 
 
 def changes(recipe: Recipe, name: str, gpus: int, learns: bool) -> Iterator[dict[str, Any]]:
@@ -217,10 +224,10 @@ def _host_memory(recipe: Recipe, needed: Memory, device: Device) -> list[Sign]:
     ]
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """As the command line takes it."""
     if isinstance(value, dict):
-        return "'{" + ", ".join(f"{key}: {_shown(each)}" for key, each in value.items()) + "}'"
+        return "'{" + ", ".join(f"{key}: {shown(each)}" for key, each in value.items()) + "}'"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -41,7 +41,7 @@ class BudgetSpent(TrainerCallback):
 class KeptSteps(TrainerCallback):
     """Keeps the policy as `folder`/steps/STEP every `rl.keep_every` steps (0: never) before the last.
 
-    What is kept is the sampling copy, so it costs no memory, and is in the type that the last one is saved in.
+    What is kept is the sampling copy, which our sampler has anyhow, and is in the type that the last one is saved in.
     A step is kept before its checkpoint is written: so what a checkpoint is past is there.
     """
 

@@ -33,7 +33,7 @@ STANDING = (
     "A rollout whose check broke is left out, not punished.",
     "Prompts are not cut: the paper's were at most 512 tokens.",
     "Each pass over the questions and traces has an order drawn from the seed, which a resumed run goes on with.",
-    "SFT takes any number of traces an update on any number of devices; the paper's four GPUs took one each.",
+    "SFT takes any number of traces an update, in equal parts on the devices; the paper's four GPUs took one each.",
 )
 
 

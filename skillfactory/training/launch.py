@@ -53,18 +53,20 @@ def check(recipe: Recipe, stages: Collection[str]) -> None:
     if recipe.machine.device == "cpu":
         _check_cpu(recipe)
     wanted = {
+        "trl": (bool(stages), "training"),
         "deepspeed": (system.shard.startswith("zero"), f"training.shard: {system.shard}"),
         "vllm": ("rl" in stages and recipe.rl.engine != "sampler", f"rl.engine: {recipe.rl.engine}"),
         "peft": (any(getattr(recipe, stage).lora.rank for stage in stages), "lora.rank"),
     }
-    if "rl" in stages and recipe.rl.engine != "sampler" and recipe.rl.vllm:
-        _check_vllm(recipe.rl.vllm)
     for package, (is_wanted, by) in wanted.items():
         if is_wanted and find_spec(package) is None:
             raise RecipeError(f"{by} wants the package {package}, which is not installed; `pip install {package}`.")
+    if wanted["vllm"][0] and recipe.rl.vllm:
+        check_vllm(recipe.rl.vllm)
 
 
-def _check_vllm(options: Collection[str]) -> None:
+def check_vllm(options: Collection[str]) -> None:
+    """Raises RecipeError for settings of vLLM that TRL does not have."""
     from dataclasses import fields
 
     from trl import GRPOConfig
