@@ -38,6 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "curves"
 RUNS = ROOT / "runs" / "curves"
 TASK = "{name: countdown, params: {count: 3, high: 9, target_high: 20}}"
 METHODS = {"ours": ("SkillFactory", "#0072b2"), "trl": ("TRL's defaults", "#d55e00")}
+SMOOTH = 8  # steps of the thick lines
 KILLED, KILLS = "killed-0", (1 / 4, 1 / 2, 5 / 6)  # after these shares of the steps
 SIZE = {
     "rl.steps": 80, "rl.prompts_per_step": 8, "rl.group_size": 16, "rl.max_tokens": 48, "questions.rl": 400,
@@ -165,7 +166,7 @@ def summary(curves: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw(curves: dict[str, Any], folder: Path) -> None:
-    """Two panels: each seed as a thin line, the mean over seeds of the same step as a thick one."""
+    """Two panels: each seed as a thin line, the mean over seeds and a few steps before as a thick one."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -178,7 +179,7 @@ def draw(curves: dict[str, Any], folder: Path) -> None:
         for reward, second in zip(rewards, seconds, strict=True):
             by_step.plot(range(1, len(reward) + 1), reward, color=colour, linewidth=0.7, alpha=0.5)
             by_second.plot(second, reward, color=colour, linewidth=0.7, alpha=0.5)
-        middle = [mean(step) for step in zip(*rewards, strict=False)]
+        middle = _smooth([mean(step) for step in zip(*rewards, strict=False)])
         by_step.plot(range(1, len(middle) + 1), middle, color=colour, linewidth=2, label=label)
         by_second.plot([mean(step) for step in zip(*seconds, strict=False)], middle, color=colour, linewidth=2)
     killed = [line["reward"] for line in curves[KILLED]["steps"]]
@@ -196,6 +197,10 @@ def draw(curves: dict[str, Any], folder: Path) -> None:
 
 def _is_made(file: Path, size: dict[str, Any]) -> bool:
     return file.exists() and json.loads(file.read_text())["size"] == size
+
+
+def _smooth(values: list[float]) -> list[float]:
+    return [mean(values[max(0, i - SMOOTH + 1) : i + 1]) for i in range(len(values))]
 
 
 def _sums(values: list[float]) -> list[float]:

@@ -262,7 +262,15 @@ def test_gpus_that_it_takes(model: str, sections: dict[str, Any], cards: int | N
 
 
 def test_memory_is_said_by_stage_and_part() -> None:
-    made = recipe(rl={"micro_batch": 1, "gradient_checkpointing": True, "max_tokens": 1024, "prompts_per_step": 8})
+    made = recipe(
+        rl={
+            "micro_batch": 1,
+            "gradient_checkpointing": True,
+            "max_tokens": 1024,
+            "prompts_per_step": 8,
+            "mini_batch": 0,
+        }
+    )
     held = basis_of(made)["memory"]
     assert held["device_bytes"] == 80e9
     assert held["state_bytes"] == 16 * 7e9

@@ -105,7 +105,7 @@ def divides(recipe: Recipe, name: str) -> bool:
     """Whether a stage's batches can be cut into micro-batches on the recipe's devices."""
     try:
         if name == "rl":
-            updates_per_step(recipe.rl, recipe.questions.rl, recipe.training.devices)
+            updates_per_step(recipe.rl, recipe.rl.prompts_per_step, recipe.training.devices)
         else:
             sft_batch(recipe.sft, recipe.sft.batch_size, recipe.training.devices)
     except RecipeError:
