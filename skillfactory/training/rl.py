@@ -17,7 +17,6 @@ import heapq
 import math
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -63,9 +62,8 @@ def run(recipe: Recipe, run: Run) -> None:
 def train(recipe: Recipe, run: Run) -> dict[str, Any]:
     """What each process of the training does. Gives the counts of the stage's manifest."""
     stage = run.stage("rl")
-    start: Path | None = run.stage("sft").path / "model"
-    if start is None or not start.is_dir():
-        start = None
+    sft = run.stage("sft").path / "model"
+    start = sft if sft.is_dir() else None
     questions = {q.id: q for q in run.stage("questions").rows(Question) if q.split == "rl"}
     chat = ChatTokenizer.load(recipe, start)
     rollouts = Rollouts(recipe, chat, SamplingCopy(lambda: load_model(recipe, start)))
