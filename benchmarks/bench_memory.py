@@ -154,7 +154,7 @@ def make_model(folder: Path) -> str:
 def measure(case: Case, smollm2: str) -> dict[str, Any]:
     """The peak of one case in bytes, for a process that does nothing else; and how the model computes."""
     from skillfactory.engines.models import ChatTokenizer, load_model
-    from skillfactory.store import Stage
+    from skillfactory.stage import Stage
     from skillfactory.training import common
 
     recipe = recipe_of(case, smollm2 if case.model == "smollm2" else "tiny")

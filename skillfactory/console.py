@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skillfactory.characters import clean
 from skillfactory.progress import describe, duration, seconds_until_now
 from skillfactory.store import LoadedRun, State
 
@@ -16,16 +17,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-# C0 and C1 controls but tab and newline, and the marks that turn the direction of writing.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SKILLS = {"sample": "cyan", "reflect": "yellow", "answer": "bold green", "verdict": "bold magenta"}
 _TAG = re.compile(r"</?(think|sample|reflect|answer|verdict)>")
 _STATES: dict[str, str] = {"finished": "green", "running": "cyan", "partial": "yellow", "other settings": "red"}
-
-
-def clean(text: str) -> str:
-    """Text without the characters that could move the cursor, ring, or hide what is written."""
-    return _CONTROL.sub("", text)
 
 
 def state_text(state: str) -> "Text":

@@ -24,7 +24,8 @@ from skillfactory.formats.raw import raw_digest, split_revision
 from skillfactory.recipe import REPEATED, Recipe, Sampling, TaskSpec
 from skillfactory.report.report import remove as remove_report
 from skillfactory.rounds import recipe_of, stage_of, starts_from, suffix_of
-from skillfactory.store import Run, Stage
+from skillfactory.stage import Stage
+from skillfactory.store import Run
 from skillfactory.training.checks import check as check_training
 from skillfactory.training.loggers import check as check_loggers
 

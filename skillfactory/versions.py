@@ -1,7 +1,8 @@
-"""What a manifest says of the code that made a stage, and of the memory it took."""
+"""Which code this is, for `--version` and manifests, and the memory it took."""
 
 import hashlib
 import resource
+import subprocess
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,19 @@ def code() -> str:
     for path in sorted(root.rglob("*.py")):
         hashed.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return f"{__version__}+{hashed.hexdigest()}"
+
+
+def commit() -> str:
+    """The git commit of this code: of the checkout it lies in, or that its wheel was built from. "" where not known."""
+    package = Path(__file__).parent
+    if (package.parent / ".git").exists():
+        ask = ["git", "-C", str(package.parent), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+        try:
+            return subprocess.run(ask, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return ""
+    built = package / "COMMIT"  # hatch_build.py writes it
+    return built.read_text(encoding="utf-8").strip() if built.exists() else ""
 
 
 @cache

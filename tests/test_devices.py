@@ -21,7 +21,7 @@ from skillfactory.engines.models import load_model
 from skillfactory.errors import RecipeError, SkillFactoryError, StoreError
 from skillfactory.recipe import Recipe, changed
 from skillfactory.records import Trace
-from skillfactory.store import Stage
+from skillfactory.stage import Stage
 from skillfactory.training import launch, rl, sft
 from skillfactory.training.policy import SamplingCopy, whole_weights
 

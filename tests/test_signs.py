@@ -15,7 +15,8 @@ from test_training_runs import metrics_of, small_rl
 from skillfactory import pipeline
 from skillfactory.errors import NothingLeftError
 from skillfactory.recipe import Rl
-from skillfactory.store import Run, Stage
+from skillfactory.stage import Stage
+from skillfactory.store import Run
 from skillfactory.training import common, signs
 from skillfactory.training.signs import Line, Sign
 from skillfactory.training.watching import Patience, SignsTold

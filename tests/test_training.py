@@ -19,7 +19,7 @@ from skillfactory.errors import RecipeError
 from skillfactory.evaluation.skill_use import read_skills
 from skillfactory.recipe import Recipe, Rl, Sft, TaskSpec, changed
 from skillfactory.records import Response, Step, Trace
-from skillfactory.store import Stage
+from skillfactory.stage import Stage
 from skillfactory.tasks.multiplication import Multiplication
 from skillfactory.training import common, rl, sft
 from skillfactory.training.grpo import LengthSortedGRPOTrainer, by_length

@@ -18,7 +18,8 @@ from traces_run import make_trace
 from skillfactory.engines.models import load_model
 from skillfactory.errors import RecipeError, SkillFactoryError
 from skillfactory.recipe import Recipe
-from skillfactory.store import Run, Stage, load_run
+from skillfactory.stage import Stage
+from skillfactory.store import Run, load_run
 from skillfactory.training.elsewhere import llamafactory, programs
 from skillfactory.training.elsewhere.llamafactory_settings import deepspeed, settings, total_steps
 

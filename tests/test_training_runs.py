@@ -24,7 +24,7 @@ from skillfactory.engines.models import ChatTokenizer, load_model
 from skillfactory.errors import RecipeError
 from skillfactory.planning import plan, sizes
 from skillfactory.recipe import Recipe
-from skillfactory.store import Stage
+from skillfactory.stage import Stage
 from skillfactory.training import common, loggers
 
 COUNTDOWN = {"name": "countdown", "params": {"count": 3, "high": 9, "target_high": 20}}

@@ -14,7 +14,8 @@ from skillfactory import cli
 from skillfactory.recipe import Recipe, changed
 from skillfactory.recipes import load_recipe, shipped
 from skillfactory.report import terminal, trust
-from skillfactory.store import LoadedRun, Stage
+from skillfactory.stage import Stage
+from skillfactory.store import LoadedRun
 from skillfactory.training import deviations
 from skillfactory.training.deviations import STANDING, STATED
 
@@ -128,7 +129,7 @@ def test_show_prints_both_whether_or_not_it_was_evaluated(warned: LoadedRun, tmp
 
 
 def test_a_run_that_is_done_says_both(warned: LoadedRun, capsys: pytest.CaptureFixture[str]) -> None:
-    cli._tell_training(warned.path)
+    cli.run.tell_training(warned.path)
     first, last = capsys.readouterr().out.splitlines()
     assert first.startswith("rl: warning: entropy has fallen")
     assert "\x1b" not in first
@@ -142,7 +143,7 @@ def test_before_any_training_nothing_is_said(tmp_path: Path, capsys: pytest.Capt
 
     with Run.open(tmp_path / "run", recipe_of(rl={"loss_type": "dapo"})):
         pass
-    cli._tell_training(tmp_path / "run")
+    cli.run.tell_training(tmp_path / "run")
     assert capsys.readouterr().out == ""
     assert trust.facts_of(load_run(tmp_path / "run")) == {}
 

@@ -26,7 +26,8 @@ from skillfactory.rows import to_records
 from skillfactory.tasks.questions import sft_spec, task_of
 
 if TYPE_CHECKING:
-    from skillfactory.store import Run, Stage
+    from skillfactory.stage import Stage
+    from skillfactory.store import Run
 
 HOPELESS = 2000  # attempts; where none of so many is correct, nothing more is drawn
 BROKEN_IN_A_ROW = 100  # failed requests that say that the engine fails, and not the request

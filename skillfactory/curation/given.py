@@ -29,7 +29,8 @@ from skillfactory.tasks.questions import grade, sft_spec, task_of
 from skillfactory.tasks.raw_data import samples
 
 if TYPE_CHECKING:
-    from skillfactory.store import Run, Stage
+    from skillfactory.stage import Stage
+    from skillfactory.store import Run
 
 BLOCK = 256  # questions whose rows share shards, so that they can be read together
 WAITING = 1 << 26  # characters in memory

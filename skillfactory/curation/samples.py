@@ -18,7 +18,7 @@ from skillfactory.records import Question
 if TYPE_CHECKING:
     import pyarrow
 
-    from skillfactory.store import Stage
+    from skillfactory.stage import Stage
 
 CHUNK = 256  # questions at a time
 UNDRAWN, USELESS, WRONG, CORRECT = range(4)  # states of a slot

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from skillfactory.records import Attempt
 
 if TYPE_CHECKING:
-    from skillfactory.store import Stage
+    from skillfactory.stage import Stage
 
 SHARD_ROWS = 1000
 SHARD_SECONDS = 15.0  # what a kill costs at most, however slow the model

@@ -24,7 +24,8 @@ from skillfactory.tasks.questions import is_slow, task_of
 
 if TYPE_CHECKING:
     from skillfactory.engines.base import Engine
-    from skillfactory.store import Run, Stage
+    from skillfactory.stage import Stage
+    from skillfactory.store import Run
 
 SHARD = 500  # responses; a kill loses at most this many
 OWN = ("base", "sft", "rl")  # names that evaluation.models cannot take

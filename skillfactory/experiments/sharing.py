@@ -18,7 +18,8 @@ from skillfactory.errors import StoreError
 from skillfactory.pipeline import STAGES, Identity, filled_by
 from skillfactory.recipe import Recipe
 from skillfactory.rounds import stage_of
-from skillfactory.store import MANIFEST, Run
+from skillfactory.stage import MANIFEST
+from skillfactory.store import Run
 
 Wanted = Mapping[str, Identity]
 LAST = "report"  # is about one run, and never lent

@@ -12,8 +12,8 @@ from io import StringIO
 from typing import Any
 from xml.etree import ElementTree
 
+from skillfactory.characters import clean
 from skillfactory.report.charts import Chart, Line, Point
-from skillfactory.report.tables import clean
 
 # Written by matplotlib, replaced below by colours that the page's style sheet sets.
 _INK = "#010203"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skillfactory import files
+from skillfactory.characters import clean
 from skillfactory.overview import some_traces
 from skillfactory.records import Question
 from skillfactory.report import figures, tables, verdict
@@ -18,7 +19,7 @@ from skillfactory.report.comparison import Comparison, compare, metrics_of
 from skillfactory.report.figures import Figure
 from skillfactory.report.pieces import Piece, pieces_of
 from skillfactory.report.sections import Material, Section, headline, material, sections
-from skillfactory.report.tables import MISSING, Table, at, clean, plain
+from skillfactory.report.tables import MISSING, Table, at, plain
 
 if TYPE_CHECKING:
     from skillfactory.store import LoadedRun

@@ -9,16 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from skillfactory.characters import clean
 from skillfactory.evaluation.forcing import THINK, reopened
 from skillfactory.recipe import Forcing
 from skillfactory.records import Response
-from skillfactory.report.tables import clean
 from skillfactory.tags import blocks
 
 PartKind = Literal["plain", "sample", "reflect", "broken", "final", "trigger", "cut"]
 
 _PIECE = re.compile(r"(<verdict>\s*\w{1,20}\s*</verdict>|<answer>[^<]{0,500}</answer>)")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _OPEN, _CLOSE = "<answer>", "</answer>"
 
 Trigger = tuple[int, str]  # where it stands, and its text
@@ -47,7 +46,7 @@ class Piece:
 def shown(text: str) -> str:
     """Text of the same length that can be printed, encoded and put into JSON: control characters and halves of
     characters are replaced."""
-    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", clean(text))
+    return clean(text)
 
 
 def parts_of(text: str, triggers: Sequence[Trigger] = (), cut: int = 0, whole: bool = True) -> list[Part]:

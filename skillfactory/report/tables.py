@@ -10,15 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from skillfactory.characters import clean
+
 KIND_NAMES = {"in_domain": "in domain", "harder": "harder", "other": "other task"}
 MODEL_NAMES = {"base": "base", "sft": "SFT", "rl": "RL"}
 MISSING = "–"
 ALL = "(all)"  # in place of a run's name, where a row holds for every run
-# Control characters can move the cursor or change the title; bidirectional ones can turn text around; halves of
-# characters and non-characters cannot be encoded, or not stand in XML.
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +105,6 @@ def items(data: Any, *path: str) -> list[tuple[str, Any]]:
     """Names and contents under a path; nothing where it is missing."""
     value = at(data, *path)
     return list(value.items()) if isinstance(value, dict) else []
-
-
-def clean(text: str) -> str:
-    """Text that is safe to print: control characters except newline and tab, and what is no character, are replaced."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def percent(value: float | None, digits: int = 1) -> str:

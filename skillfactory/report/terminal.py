@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from skillfactory.characters import clean
 from skillfactory.report import tables, verdict
 from skillfactory.report.comparison import Comparison, compare, metrics_of, settings_table
 from skillfactory.report.sections import material, sections
-from skillfactory.report.tables import Table, clean
+from skillfactory.report.tables import Table
 
 if TYPE_CHECKING:
     from rich.console import Console

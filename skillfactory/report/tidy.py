@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from skillfactory import files
+from skillfactory.characters import clean
 from skillfactory.report.comparison import Comparison
-from skillfactory.report.tables import at, clean, items, kind_of
+from skillfactory.report.tables import at, items, kind_of
 from skillfactory.report.training import Rows
 
 Row = dict[str, Any]

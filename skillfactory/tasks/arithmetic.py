@@ -20,6 +20,7 @@ DEEPEST = 32
 
 _PLAIN = re.compile(r"[0-9+\-*/() \n]*")
 _TOKEN = re.compile(r"[0-9]+|\\[dt]?frac\s*\{|\}\{|\S")
+_OPERATORS = ("+", "-", "*", "/")
 _CLOSING = {"(": ")", "[": "]"}
 _CLOSERS = (")", "]", "}{", "}")  # the last two: of the halves of a LaTeX fraction
 # Characters written for others. No em dash, colon or superscript: these say something else, or nothing certain.
@@ -152,13 +153,10 @@ def _evaluated(tokens: list[str]) -> Expression:
                 continue
             else:
                 raise ArithmeticSyntaxError("not_an_expression")
-        elif token in ("*", "/"):
+        elif token in _OPERATORS:
             operators.append(token)
-            pending, wanted = token, True
-            continue
-        elif token in ("+", "-"):
-            operators.append(token)
-            total += term
+            if token in ("+", "-"):
+                total += term
             pending, wanted = token, True
             continue
         elif token in _CLOSERS:
@@ -176,18 +174,20 @@ def _evaluated(tokens: list[str]) -> Expression:
             total, term, pending, negative, _ = waiting.pop()
         else:
             raise ArithmeticSyntaxError("not_an_expression")
-        if negative:
-            value, negative = -value, False
-        if pending == "*":
-            term *= value
-        elif pending == "/":
-            term = _quotient(term, value)
-        else:
-            term = value if pending == "+" else -value
-        wanted = False
+        term = _term(term, pending, -value if negative else value)
+        negative = wanted = False
     if wanted or waiting:
         raise ArithmeticSyntaxError("not_an_expression" if wanted else "unbalanced_parentheses")
     return Expression(total + term, numbers, operators, unary)
+
+
+def _term(before: Value, operator: str, value: Value) -> Value:
+    """The product so far once an operand has come: it goes on after * and /, and begins anew after + and -."""
+    if operator == "*":
+        return before * value
+    if operator == "/":
+        return _quotient(before, value)
+    return value if operator == "+" else -value
 
 
 def _quotient(left: Value, right: Value) -> Value:

@@ -25,7 +25,8 @@ from skillfactory.tasks.base import Task, check_references, get, progress
 from skillfactory.tasks.overlap import Overlap, check_disjoint, overlaps, text_key
 
 if TYPE_CHECKING:
-    from skillfactory.store import Run, Stage
+    from skillfactory.stage import Stage
+    from skillfactory.store import Run
 
 SPLITS = ("sft", "rl", "dev")
 SHARD = 20_000  # questions of one shard, for memory

@@ -17,7 +17,7 @@ from skillfactory import files, seeds
 from skillfactory.errors import ModelError, RecipeError
 from skillfactory.machine import pick_device
 from skillfactory.recipe import Recipe, Training
-from skillfactory.store import Stage
+from skillfactory.stage import Stage
 from skillfactory.training import loggers, processes
 from skillfactory.training.policy import SamplingCopy
 

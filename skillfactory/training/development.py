@@ -23,7 +23,8 @@ from skillfactory.engines.models import ChatTokenizer
 from skillfactory.engines.transformers import TransformersEngine
 from skillfactory.recipe import Recipe, Training
 from skillfactory.records import BROKEN, Grade, Question
-from skillfactory.store import Run, Stage
+from skillfactory.stage import Stage
+from skillfactory.store import Run
 from skillfactory.tasks.questions import grade_all, task_of
 from skillfactory.training import common, processes
 from skillfactory.training.policy import SamplingCopy

@@ -25,7 +25,8 @@ from skillfactory import children, files
 from skillfactory.errors import RecipeError, SkillFactoryError, StoppedError, StoreError
 from skillfactory.machine import pick_device
 from skillfactory.recipe import Recipe
-from skillfactory.store import Run, Stage
+from skillfactory.stage import Stage
+from skillfactory.store import Run
 
 RESULT = "result.json"  # what the main process leaves: the counts of the stage, or the sentence of what went wrong
 CONFIG = "accelerate.yaml"

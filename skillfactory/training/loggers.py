@@ -14,7 +14,7 @@ from typing import Any
 from skillfactory.engines.models import first_line
 from skillfactory.errors import RecipeError
 from skillfactory.recipe import Recipe
-from skillfactory.store import Stage
+from skillfactory.stage import Stage
 from skillfactory.training import processes
 
 PROJECT = "skillfactory"

@@ -33,7 +33,8 @@ from skillfactory.planning import room
 from skillfactory.planning.memory import Lengths
 from skillfactory.recipe import Recipe, Rl
 from skillfactory.records import Question
-from skillfactory.store import Run, Stage
+from skillfactory.stage import Stage
+from skillfactory.store import Run
 from skillfactory.training import common, launch, loggers, processes, signs, stopping
 from skillfactory.training.callbacks import BudgetSpent, KeptSteps
 from skillfactory.training.development import DevAccuracy, dev_questions

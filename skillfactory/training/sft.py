@@ -8,7 +8,8 @@ from skillfactory.errors import NothingLeftError
 from skillfactory.planning.memory import Lengths
 from skillfactory.recipe import Recipe
 from skillfactory.records import Trace
-from skillfactory.store import Run, Stage
+from skillfactory.stage import Stage
+from skillfactory.store import Run
 
 
 def run(recipe: Recipe, run: Run) -> None:

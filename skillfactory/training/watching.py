@@ -8,7 +8,8 @@ from transformers import TrainerCallback
 from skillfactory import progress
 from skillfactory.errors import NothingLeftError
 from skillfactory.recipe import Rl
-from skillfactory.store import Run, Stage
+from skillfactory.stage import Stage
+from skillfactory.store import Run
 from skillfactory.training import common, processes, signs
 from skillfactory.training.signs import Line, Sign
 

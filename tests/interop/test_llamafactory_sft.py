@@ -112,7 +112,7 @@ def test_it_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest
 def test_its_parser_takes_the_settings(tmp_path: Path, shard: str) -> None:
     from llamafactory.hparams import get_train_args
 
-    from skillfactory.store import Stage
+    from skillfactory.stage import Stage
     from skillfactory.training.elsewhere.llamafactory_settings import settings
 
     recipe = recipe_of(devices=2)

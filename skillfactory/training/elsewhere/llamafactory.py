@@ -26,7 +26,8 @@ from skillfactory.errors import NothingLeftError, RecipeError, SkillFactoryError
 from skillfactory.formats.export import export
 from skillfactory.recipe import Recipe
 from skillfactory.records import Trace
-from skillfactory.store import LoadedRun, Run, Stage
+from skillfactory.stage import Stage
+from skillfactory.store import LoadedRun, Run
 from skillfactory.training.elsewhere import programs
 from skillfactory.training.elsewhere.llamafactory_settings import DATA, DEEPSPEED, OUT, deepspeed, settings, total_steps
 

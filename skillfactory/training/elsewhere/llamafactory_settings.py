@@ -6,7 +6,7 @@ from typing import Any
 
 from skillfactory import seeds
 from skillfactory.recipe import Recipe
-from skillfactory.store import Stage
+from skillfactory.stage import Stage
 from skillfactory.training.steps import sft_batch
 
 DATA, DEEPSPEED, OUT = "data", "deepspeed.json", "../checkpoints"  # from the folder that it works in

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from skillfactory.errors import RecipeError, SkillFactoryError
 from skillfactory.recipe import Recipe
 from skillfactory.records import Question
-from skillfactory.store import Run, Stage
+from skillfactory.stage import Stage
+from skillfactory.store import Run
 from skillfactory.training.elsewhere import programs, verl_data, verl_log, verl_reward, verl_settings
 from skillfactory.training.elsewhere.verl_settings import FIGURES, ROLLOUTS, Job
 

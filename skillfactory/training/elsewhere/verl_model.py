@@ -7,7 +7,7 @@ from typing import Any
 from skillfactory import files
 from skillfactory.engines.models import ChatTokenizer, load_model
 from skillfactory.recipe import Recipe
-from skillfactory.store import Stage
+from skillfactory.stage import Stage
 from skillfactory.training import common
 from skillfactory.training.elsewhere import programs, verl_log
 from skillfactory.training.elsewhere.verl_settings import CHECKPOINTS, ROLLOUTS

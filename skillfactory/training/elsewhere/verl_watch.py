@@ -8,7 +8,8 @@ from typing import Any
 from skillfactory import files, progress
 from skillfactory.errors import NothingLeftError
 from skillfactory.recipe import Rl
-from skillfactory.store import Run, Stage
+from skillfactory.stage import Stage
+from skillfactory.store import Run
 from skillfactory.training import common, signs
 from skillfactory.training.development import FILE, Measured
 from skillfactory.training.elsewhere import verl_log
