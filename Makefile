@@ -6,7 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo demo-small test test-slow test-interop check bench clean
+.PHONY: setup demo demo-small test test-slow test-interop check dist audit bench clean
 
 setup: $(STAMP)
 
@@ -60,6 +60,21 @@ check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/make_licences.py --check
+
+# The sdist and wheel, in dist/. tests/test_packaging.py says what is in them.
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+# Known vulnerabilities of what constraints.txt pins; asks pypi.org.
+audit: .venv-audit/.installed
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+.venv-audit/.installed:
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install 'pip-audit>=2.9,<3'
+	touch $@
 
 bench: setup
 	$(BIN)/python benchmarks/run.py

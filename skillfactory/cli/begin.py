@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from skillfactory.cli import complete
 from skillfactory.cli.app import BEGIN, app
 from skillfactory.cli.shared import RUNS, AsJson, Overrides, RecipeName, compare_runs, print_json, screen
 
@@ -35,7 +36,10 @@ def demo(
 @app.command(rich_help_panel=BEGIN)
 def tasks(
     name: Annotated[
-        str | None, typer.Argument(help="One task in full, such as countdown or reasoning_gym:chain_sum.")
+        str | None,
+        typer.Argument(
+            help="One task in full, such as countdown or reasoning_gym:chain_sum.", autocompletion=complete.task
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

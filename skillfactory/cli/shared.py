@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from skillfactory.cli import complete
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,7 +17,12 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")]
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.", autocompletion=complete.recipe
+    ),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, as section.key=value.", show_default=False)]
 RunToWrite = Annotated[
     Path | None, typer.Option("--run", help="Run directory.  [default: runs/NAME]", show_default=False)
