@@ -128,5 +128,6 @@ def recipe_facts() -> list[dict[str, str]]:
 
 
 def _first_comment(path: Path) -> str:
-    first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    first = next((line for line in lines if not line.startswith("# yaml-language-server:")), "")
     return first.lstrip("# ").strip() if first.startswith("#") else ""

@@ -65,7 +65,7 @@ def test_the_wheel_holds_the_package_its_data_and_nothing_else(built: tuple[Path
     assert {"skillfactory/py.typed", "skillfactory/tiny/model/model.safetensors"} <= ours
     rest = {name for name in there - ours - recipes - experiments if ".dist-info/" not in name}
     assert (ours | recipes | experiments) - there == set()
-    assert rest <= {"skillfactory/COMMIT"}
+    assert rest <= {"skillfactory/COMMIT", "skillfactory/constraints.txt"}
     assert built[0].stat().st_size < 10_000_000
 
 

@@ -6,6 +6,7 @@ finished work kept; 1 a bug of ours, with a traceback.
 
 import signal
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from typer.core import TyperGroup
 
 from skillfactory import __version__
 from skillfactory.errors import SkillFactoryError, StoppedError
+from skillfactory.machine import report_nothing
 
 
 class _Terminated(BaseException):
@@ -65,7 +67,14 @@ def main() -> None:
     def terminate(number: int, frame: object) -> None:
         raise _Terminated
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files may hold what a terminal's encoding does not have
+            stream.reconfigure(errors="backslashreplace")
+    report_nothing()
     signal.signal(signal.SIGTERM, terminate)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` keeps its word
         signal.signal(signal.SIGHUP, terminate)
-    app()
+    try:
+        app()
+    except _Terminated:  # before a command has begun
+        sys.exit(143)

@@ -57,8 +57,18 @@ def tasks(
 
 
 @app.command("recipes", rich_help_panel=BEGIN)
-def recipes_(as_json: AsJson = False) -> None:
+def recipes_(
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of a recipe, which editors can use.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """The recipes that can be run by name, and those in ./recipes."""
+    if schema:
+        from skillfactory.recipe import schema_text
+
+        print(schema_text(), end="")
+        return
     from skillfactory.catalog import recipe_facts
     from skillfactory.console import facts_table
 

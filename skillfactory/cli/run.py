@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from skillfactory.cli import complete
 from skillfactory.cli.app import RUN, app
 from skillfactory.cli.shared import RUNS, AsJson, Overrides, RecipeName, RunToWrite, print_json, screen, tell
 from skillfactory.errors import RecipeError, StoreError
@@ -22,9 +23,14 @@ def run(
     recipe: RecipeName,
     overrides: Overrides = None,
     run_dir: RunToWrite = None,
-    until: Annotated[str | None, typer.Option(help="Stop after this stage.", show_default=False)] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Stop after this stage.", show_default=False, autocompletion=complete.stage)
+    ] = None,
     fresh: Annotated[
-        str | None, typer.Option(help="Redo this stage and all that depends on it.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Redo this stage and all that depends on it.", show_default=False, autocompletion=complete.stage
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     probe: Annotated[
@@ -70,18 +76,20 @@ def tell_training(path: Path) -> None:
 
 
 def _dry_run(recipe: "Recipe", path: Path, stages: Sequence[str], questions: int | None, as_json: bool) -> None:
-    from skillfactory import pipeline
+    from skillfactory import contents, pipeline
     from skillfactory.planning import dry_run, plan, probe
     from skillfactory.planning.basis import basis_of
 
     if questions is None:
-        local = pipeline.model_folder(recipe) is not None and recipe.attempts.engine != "openai"
+        local = contents.model_folder(recipe) is not None and recipe.attempts.engine != "openai"
         questions = probe.QUESTIONS if local and not recipe.attempts.given else 0
+    states = pipeline.states(recipe, path)
     if not as_json:
         title = f"{recipe.name}: method {recipe.method}, model {recipe.model}, in {path}"
-        screen().print(dry_run.plan_table(title, [p for p in plan.plan(recipe, path) if p.name in stages]))
+        planned = [each for each in plan.plan(recipe, path, None, states) if each.name in stages]
+        screen().print(dry_run.plan_table(title, planned))
     probed = probe.probe(recipe, questions) if questions and "traces" in stages else None
-    planned = [each for each in plan.plan(recipe, path, probed) if each.name in stages]
+    planned = [each for each in plan.plan(recipe, path, probed, states) if each.name in stages]
     basis = basis_of(recipe, probed)
     if as_json:
         facts = {"run": str(path), "method": recipe.method, "stages": plan.as_facts(planned)}
@@ -155,7 +163,10 @@ def import_(
 
 @app.command(rich_help_panel=RUN)
 def experiment(
-    file: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped experiment.")],
+    file: Annotated[
+        str,
+        typer.Argument(help="A YAML file, or the name of a shipped experiment.", autocompletion=complete.experiment),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings of all cells, as section.key=value.", show_default=False)
     ] = None,

@@ -1,0 +1,1 @@
+"""A first recipe: what `skillfactory init` asks about, guesses and writes."""
