@@ -3,14 +3,19 @@
 A block runs from its opening tag to the next closing tag of its kind. Where one of the two is missing, but what the
 block is for (an attempt's answer, a reflection's verdict) is complete, it is read all the same: RL, which pays for the
 final answer alone, often lets a tag go and keeps the skill. Else nothing is read. One pass over the text, in time
-proportional to its length.
+proportional to its length. No response is as long as LONGEST or has as many tags as MOST_TAGS: what is longer has no
+blocks, and what comes after so many tags is not read.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 BlockKind = Literal["sample", "reflect", "broken"]
+LONGEST = 1_000_000  # characters
+MOST_TAGS = 10_000
 
 _THINK, _END = "<think>", "</think>"
 _TAG = re.compile(r"<(/?)(sample|reflect)>")
@@ -38,7 +43,7 @@ def blocks(text: str) -> tuple[list[Block], int]:
     stray = 0
     opened: re.Match[str] | None = None
     free = 0  # where the text begins that belongs to no block yet
-    for tag in _TAG.finditer(text):
+    for tag in _tags(_TAG, text):
         kind: BlockKind = "sample" if tag[2] == "sample" else "reflect"
         if not tag[1]:
             if opened:
@@ -61,6 +66,10 @@ def blocks(text: str) -> tuple[list[Block], int]:
         last = _unclosed(opened, text[opened.end() : len(text) if thought < 0 else thought])
         found += [last] if last.kind != "broken" else []
     return found, stray
+
+
+def _tags(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    return islice(pattern.finditer(text), MOST_TAGS if len(text) <= LONGEST else 0)
 
 
 def missing_tags(text: str, cut: bool) -> int:
@@ -88,7 +97,7 @@ def plain_answers(text: str) -> list[str]:
     """Every complete `<answer>…</answer>` of a text, each on its own; an opening tag inside one starts it anew."""
     found: list[str] = []
     start: int | None = None
-    for tag in _ANSWER_TAG.finditer(text):
+    for tag in _tags(_ANSWER_TAG, text):
         if not tag[1]:
             start = tag.start()
         elif start is not None:
@@ -100,7 +109,7 @@ def plain_answers(text: str) -> list[str]:
 def verdict_of(reflection: str) -> str:
     """The last verdict in a reflection: "correct", "incorrect", or "" for none."""
     verdict = ""
-    for match in _VERDICT.finditer(reflection):
+    for match in _tags(_VERDICT, reflection):
         verdict = match[1].lower()
     return verdict
 
@@ -108,7 +117,7 @@ def verdict_of(reflection: str) -> str:
 def unfinished(text: str) -> int:
     """Where a block begins that is still open at the end of a text; the text's length where none is."""
     opened: re.Match[str] | None = None
-    for tag in _TAG.finditer(text):
+    for tag in _tags(_TAG, text):
         if not tag[1]:
             opened = tag
         elif opened and opened[2] == tag[2]:

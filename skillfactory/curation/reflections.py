@@ -31,9 +31,11 @@ _ANSWER = re.compile(r"</?answer>", re.IGNORECASE)
 
 def verdict_of(text: str) -> str:
     """The verdict that a reflection gives: "correct", "incorrect", or "" for none, several different, or malformed."""
-    verdicts: set[str] = {found.lower() for found in _VERDICT.findall(text)}
-    stray_tags = len(_TAG.findall(text)) != 2 * len(_VERDICT.findall(text))
-    if len(verdicts) != 1 or stray_tags or has_trace_tags(text) or _ANSWER.search(text):
+    if has_trace_tags(text) or _ANSWER.search(text):
+        return ""
+    found = [verdict.lower() for verdict in _VERDICT.findall(text)]
+    verdicts: set[str] = set(found)
+    if len(verdicts) != 1 or len(_TAG.findall(text)) != 2 * len(found):
         return ""
     return verdicts.pop()
 

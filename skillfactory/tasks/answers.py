@@ -2,6 +2,8 @@
 
 import re
 
+from skillfactory import tags
+
 _OURS = re.compile(r"</?(?:sample|reflect|think)>", re.IGNORECASE)
 _OPEN, _CLOSE = "<answer>", "</answer>"
 _LANGUAGE = re.compile(r"[A-Za-z]*\s*")
@@ -82,5 +84,5 @@ def _is_balanced(text: str) -> bool:
 
 
 def has_trace_tags(text: str) -> bool:
-    """Whether a text holds tags that only traces may hold: such an attempt or reflection is malformed."""
-    return _OURS.search(text) is not None
+    """Whether a text holds tags that only traces may hold (or is longer than any): such a piece is malformed."""
+    return len(text) > tags.LONGEST or _OURS.search(text) is not None

@@ -15,6 +15,14 @@ SHARES = {"sft": 5, "rl": 4, "dev": 1, "eval": 2, "pretrain": 4}
 _HOMES = [split for split, share in SHARES.items() for _ in range(share)]
 
 
+class TooFewError(QuestionError):
+    """A task makes fewer questions than are wanted: `there` are at least so many."""
+
+    def __init__(self, message: str, there: int) -> None:
+        super().__init__(message)
+        self.there = there
+
+
 class Task(Protocol):
     """Questions of one kind, and the verifier of their answers.
 
@@ -33,11 +41,14 @@ class Task(Protocol):
         ...
 
     def make(self, *args: Any, **data: Any) -> Question:
-        """One question from its data, by name. Raises QuestionError where it cannot be answered."""
+        """One question from its data, by name: `make(numbers=[3, 5, 7], target=15)`.
+
+        Raises QuestionError where it cannot be answered.
+        """
         ...
 
     def grade(self, question: Question, text: str) -> Grade:
-        """Grade a completion. Never raises on any text, and takes bounded time."""
+        """Grade a completion, whose answer stands in `<answer>` tags. Never raises on any text; takes bounded time."""
         ...
 
 
@@ -80,7 +91,10 @@ def names() -> list[str]:
 
 
 def get(name: str, /, **params: Any) -> Task:
-    """The task of that name with these parameters. Raises QuestionError for an unknown name or parameter."""
+    """The task of that name with these parameters. Raises QuestionError for an unknown name or parameter.
+
+    `get("countdown", count=4)`, `get("reasoning_gym:chain_sum")`, `get("jsonl", path="mine.jsonl", grade="number")`.
+    """
     family, _, member = name.partition(":")
     if family in _families:
         return _registry[family](member, **params)
@@ -114,7 +128,7 @@ def draw_unique(
     """Draw until there are `n` different questions at home in `split`.
 
     After `misses` draws in a row that gave nothing new the rest is taken from `every`: all questions of these settings,
-    where they are few enough to list, or None. Raises QuestionError saying how many there are, where not enough.
+    where they are few enough to list, or None. Raises TooFewError saying how many there are, where not enough.
     `draw` returns None for a draw that does not fit the task's settings.
     """
     found: dict[str, Question] = {}
@@ -138,7 +152,8 @@ def draw_unique(
             number = f"there are only {len(found):,} different questions{where}"
             if listed is None:
                 number = f"only {len(found):,} different questions found{where} (there may be a few more)"
-            raise QuestionError(f"{what}: {number}, {n:,} wanted; ask for fewer or widen the task's settings.")
+            message = f"{what}: {number}, {n:,} wanted; ask for fewer or widen the task's settings."
+            raise TooFewError(message, len(found))
     return list(found.values())[:n]
 
 

@@ -1,41 +1,32 @@
 """How a given answer is compared with the reference answer, for questions that come with one.
 
-The table of docs/howto.md says what each rule takes for equal. `math` and functions of the user's run in worker
-processes under a deadline; where such a check breaks, the grade says so and is neither right nor wrong.
+The table of docs/howto/questions.md says what each rule takes for equal. `math` and functions of the user's run in
+worker processes under a deadline; where such a check breaks, the grade says so and is neither right nor wrong.
 """
 
 import json
 import re
 import string
-import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
-from fractions import Fraction
 
 from skillfactory.errors import QuestionError
 from skillfactory.records import Grade, Question
 from skillfactory.tasks import deadline
-from skillfactory.tasks.answers import extract_answer, unwrap
-from skillfactory.tasks.arithmetic import LONGEST, sides, value_of
+from skillfactory.tasks.answers import extract_answer
+from skillfactory.tasks.mathematics import refused, same_at_sight, without_lead
+from skillfactory.tasks.texts import is_division, number, plain, unwrapped
 
 RULES = ("exact", "number", "math", "choice")
 SECONDS = 5.0  # deadline of one check
 LETTERS = string.ascii_uppercase
-_NUMBER = re.compile(r"([-+]?)\s*((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:\s*/\s*([0-9]+))?")
-_LONGEST_NUMBER = 100
-_INTEGER = re.compile(r"-?[0-9]{1,100}")
 _PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
-_DECIMAL = re.compile(r"([0-9]*)\.([0-9]+)")
-_NAME = re.compile(r"(?!not$)[^\W\d_]{1,20}")
-_WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|boxed|fbox)\s*\{\s*([^{}\s][^{}]*)\}")
-_WORDS = re.compile(r"[^\W\d_]+(?:[\s,.'’]+[^\W\d_]+)*")
-_FUNCTIONS = frozenset(("sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "max", "min", "gcd", "lcm"))
 _LETTER = re.compile(
     r"(?:(?:option|choice|answer)\s*:?\s+)?(\(?)([A-Za-z])(\)?[.:,]?|\s*[-–—])(?:\s+(.*))?",
     re.I | re.S | re.ASCII,  # otherwise `İ` is a letter between A and Z
 )
-FULL_WIDTH = {0xFEE0 + code: code for code in range(0x21, 0x7F)} | {0x3000: 0x20}  # to the same in ASCII
 _LONGEST_MESSAGE = 200
+_EQUAL = "skillfactory.tasks.equality:equal"
 
 
 def is_slow(rule: str) -> bool:
@@ -82,7 +73,8 @@ def grade_answer(rule: str, question: Question, text: str, seconds: float = SECO
 
     The function gets the question's record and the answer without its tags. A check that takes more than `seconds`
     (importing it does not count), or kills its process, gives "check_timed_out"; one that raises, or a function that
-    returns no bool, "check_failed".
+    returns no bool, "check_failed". What `math` cannot read in time, while it reads the reference, is wrong
+    ("unreadable"): left out, it would pay to write such answers in place of wrong ones.
     """
     answer = extract_answer(text)
     if answer is None:
@@ -90,9 +82,20 @@ def grade_answer(rule: str, question: Question, text: str, seconds: float = SECO
     try:
         return compare(rule, question, answer, seconds)
     except deadline.DeadlineError:
+        if rule == "math" and _reads_reference(question, seconds):
+            return _wrong(answer, "unreadable")
         return Grade("no_answer", answer, "check_timed_out")
     except Exception:  # whatever it is, it is the check's failure and not the model's
         return Grade("no_answer", answer, "check_failed")
+
+
+def _reads_reference(question: Question, seconds: float) -> bool:
+    """Whether math-verify has no trouble with the reference: then it is the answer that it cannot do."""
+    reference = extract_answer(f"<answer>{question.answer}</answer>") or ""
+    try:
+        return deadline.call(_EQUAL, reference, reference, seconds=seconds) is True
+    except Exception:
+        return False
 
 
 def compare(rule: str, question: Question, answer: str, seconds: float = SECONDS) -> Grade:
@@ -102,13 +105,20 @@ def compare(rule: str, question: Question, answer: str, seconds: float = SECONDS
         return _grade(plain(answer) == plain(reference) and reference != "", answer)
     if rule == "number":
         given = number(answer)
-        return _grade(given == number(reference), answer) if given is not None else _wrong(answer, "not_a_number")
+        if given is None:
+            return _wrong(answer, "not_a_number")
+        if is_division(answer) and plain(answer) != plain(reference):
+            return _wrong(answer, "not_worked_out")
+        return _grade(given == number(reference), answer)
     if rule == "choice":
         return _compare_choice(question, answer)
     if rule == "math":
-        same = _same_at_sight(reference, answer)
+        said = without_lead(answer)
+        same = same_at_sight(reference, said)
         if same is None:
-            same = deadline.call("skillfactory.tasks.equality:equal", reference, answer, seconds=seconds)
+            if reason := refused(question.text, reference, said):
+                return _wrong(answer, reason)
+            same = deadline.call(_EQUAL, reference, said, seconds=seconds)
         return _grade(same, answer)
     module, _, name = rule.rpartition(".")
     args, loads = (module, name, question, answer), (f"{module}:{name}",)
@@ -121,83 +131,6 @@ def _grade(right: bool, answer: str) -> Grade:
 
 def _wrong(answer: str, reason: str) -> Grade:
     return Grade("wrong", answer, reason)
-
-
-# --- text and numbers
-
-
-def folded(text: str) -> str:
-    """Text without what makes no difference between words: case, spacing, and how a letter is encoded.
-
-    Powers and fractions of one character stay what they are: `10²` is not `102`.
-    """
-    return " ".join(unicodedata.normalize("NFC", text.translate(FULL_WIDTH)).casefold().split())
-
-
-def plain(answer: str) -> str:
-    """An answer without what `exact` overlooks: case, spacing, a final full stop, how a letter is encoded."""
-    return folded(answer).removesuffix(".").rstrip()
-
-
-def number(text: str) -> Fraction | None:
-    """The exact value of a number in plain writing, or None.
-
-    It may be the last side of an equation whose other sides are a short name (`x = 72`) or arithmetic of that value.
-    """
-    *others, last = sides(text)
-    last = last.strip("$ ")
-    match = _NUMBER.fullmatch(last) if len(last) <= _LONGEST_NUMBER else None
-    if not match or (match[3] and not int(match[3])):
-        return None
-    value = Fraction(match[2].replace(",", "")) / int(match[3] or 1)
-    value = -value if match[1] == "-" else value
-    return value if all(_NAME.fullmatch(side) or _value(side) == value for side in others) else None
-
-
-def _value(text: str) -> Fraction | int | None:
-    """The exact value of arithmetic, also of decimals and sums of money; None where it is none."""
-    if len(text) > LONGEST:
-        return None
-    text = _DECIMAL.sub(lambda found: f"({found[1]}{found[2]}/1{'0' * len(found[2])})", text.replace("$", ""))
-    return value_of(text)
-
-
-def _contradicts(text: str) -> bool:
-    """Whether a text equates two values that differ, as `5 = 6`; with decimals by more than 1 %, as `2/3 = 0.5`."""
-    first, *others = [Fraction(value) for value in map(_value, sides(text)) if value is not None] or [Fraction(0)]
-    slack = abs(first) / 100 if "." in text else Fraction(0)
-    return any(abs(value - first) > slack for value in others)
-
-
-def unwrapped(text: str) -> str:
-    """Text without the LaTeX that only sets it: \\boxed, \\text and the like, and dollars, with single spaces.
-
-    What stands inside the text, and not around the whole of it, becomes a word of its own.
-    """
-    text = text.translate(FULL_WIDTH)
-    for _ in range(8):  # they nest
-        text, before = unwrap(text), text
-        whole = _WRAPPED.fullmatch(text)
-        text = whole[1] if whole else _WRAPPED.sub(r" \1 ", text)
-        if text == before:
-            break
-    return " ".join(text.split())
-
-
-def _same_at_sight(reference: str, answer: str) -> bool | None:
-    """Whether two mathematical answers are equal where that needs no algebra; None where it does."""
-    if "=" in answer and "=" not in reference and _contradicts(answer):
-        return False
-    wanted, given = unwrapped(reference), unwrapped(answer)
-    if wanted == given:
-        return wanted != ""
-    if _INTEGER.fullmatch(wanted) and _INTEGER.fullmatch(given):
-        return int(wanted) == int(given)
-    # Words are compared as words: as algebra, a word is a product of letters, and equal to each of its anagrams.
-    words = set(wanted.lower().split()) - _FUNCTIONS
-    if _WORDS.fullmatch(wanted) and any(len(word) > 2 or word == "no" for word in words):
-        return plain(wanted) == plain(given)
-    return None
 
 
 # --- multiple choice

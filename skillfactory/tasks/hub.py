@@ -12,15 +12,17 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from skillfactory.characters import whole
 from skillfactory.errors import QuestionError
 from skillfactory.records import Grade, Question
 from skillfactory.tasks import pool
 from skillfactory.tasks.base import Task, register
-from skillfactory.tasks.grading import ask_choice, grade_answer, plain, unwrapped
+from skillfactory.tasks.grading import ask_choice, grade_answer
 from skillfactory.tasks.loading import LARGE, digest, local_files, open_rows, revision
 from skillfactory.tasks.overlap import text_key
 from skillfactory.tasks.params import params_of
 from skillfactory.tasks.published import SETS, DataSet, Item, identity
+from skillfactory.tasks.texts import plain, unwrapped
 
 _CHECKED_AT_ONCE = 256
 
@@ -105,6 +107,8 @@ class Published:
         item = self.about.read(row, self.params)
         if isinstance(item, str):
             return item
+        if any(whole(said) != said for said in (item.question, item.answer, *item.choices)):
+            raise QuestionError("half a surrogate pair, which is no text; write the letter itself.")
         if len({plain(unwrapped(choice)) for choice in item.choices}) < len(item.choices):
             return "same_option_twice"
         return Question(

@@ -11,6 +11,7 @@ from typing import Any
 
 from skillfactory import seeds
 from skillfactory.errors import QuestionError, SkillFactoryError
+from skillfactory.reading import BrokenFileError, check_rows
 from skillfactory.tasks.published import DataSet, HubParams
 
 KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -46,6 +47,9 @@ def _local(about: DataSet, params: HubParams, seed: int | None) -> tuple[Any, st
     import datasets
 
     path, files = Path(params.path).expanduser(), local_files(params.path)
+    for file in files:
+        if KINDS[file.suffix] == "json":
+            check_rows(file)
     options = dict(about.reader or {}) if all(file.suffix == ".csv" for file in files) else {}
     if path.is_dir():
         folder = str(path.resolve())
@@ -113,6 +117,9 @@ def local_files(given: str) -> list[Path]:
     if not path.exists():
         raise QuestionError(f"Data set {path} is not there; give `path` a file or a folder.")
     files = sorted(file for file in path.rglob("*") if file.suffix in KINDS) if path.is_dir() else [path]
+    if path.is_dir():
+        files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    files = [file for file in files if file.is_file()]  # no pipes or devices, which may never end
     if not files or files[0].suffix not in KINDS:
         raise QuestionError(f"{path} has no file of a known kind; give {', '.join(KINDS)}.")
     if empty := next((file for file in files if not file.stat().st_size), None):
@@ -179,6 +186,8 @@ def _sentence(source: str, params: HubParams, error: Exception) -> str:
         return f"{source} has no configuration {params.config!r}{choices}"
     if re.match(r"Bad split|Unknown split", message):
         return f"{source} has no split {params.split!r}{choices}"
+    if isinstance(error, BrokenFileError):
+        return f"{source}: {error}."
     if params.path:
         return _broken_copy(source, message, local_files(params.path), causes)
     if "GatedRepoError" in kinds or "gated" in message:
@@ -214,14 +223,13 @@ def _broken_copy(source: str, message: str, files: list[Path], causes: list[Base
 
 def _broken_row(files: list[Path]) -> str:
     """A sentence on the first row that is no text or no JSON, or on the first damaged file; "" where all is well."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     for file in files:
         if file.suffix == ".parquet":
             try:
                 pq.read_metadata(file)
-            except (OSError, pa.ArrowException) as error:
+            except Exception as error:  # OSError, ArrowException, UnicodeDecodeError of a name
                 return f"{file} is no whole parquet file: {_first_line(error)}."
             continue
         with file.open("rb") as lines:

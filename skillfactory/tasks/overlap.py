@@ -8,7 +8,7 @@ from typing import Any
 
 from skillfactory.errors import QuestionError
 from skillfactory.records import Question
-from skillfactory.tasks.grading import folded
+from skillfactory.tasks.texts import folded
 
 _OPTION = re.compile(r"[a-z]\. ")
 FIRST = 5  # pairs of rows that a report names

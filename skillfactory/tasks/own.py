@@ -24,6 +24,7 @@ from skillfactory.tasks.base import register
 from skillfactory.tasks.overlap import text_key
 from skillfactory.tasks.own_rows import READERS, columns, kind
 from skillfactory.tasks.params import Params, params_of
+from skillfactory.tasks.texts import plain, unwrapped
 
 _MENDS = {
     "number": "give a number or set the task's `grade: exact`",
@@ -247,15 +248,15 @@ def _options(choices: Any) -> list[str]:
         raise QuestionError('`choices` must be a JSON list of texts, such as ["red", "blue"].')
     if not 2 <= len(choices) <= len(grading.LETTERS):
         raise QuestionError(f"`choices` has {len(choices)} options; give 2 to {len(grading.LETTERS)}.")
-    if len({grading.plain(grading.unwrapped(choice)) for choice in choices}) < len(choices):
+    if len({plain(unwrapped(choice)) for choice in choices}) < len(choices):
         raise QuestionError("`choices` names the same option twice; remove one.")
     return [choice.strip() for choice in choices]
 
 
 def _letter(answer: str, options: list[str]) -> str:
     """The letter of the right option, which the row names by its letter or its text."""
-    texts = [grading.plain(option) for option in options]
-    by_text = grading.LETTERS[texts.index(grading.plain(answer))] if grading.plain(answer) in texts else ""
+    texts = [plain(option) for option in options]
+    by_text = grading.LETTERS[texts.index(plain(answer))] if plain(answer) in texts else ""
     by_letter = answer if len(answer) == 1 and answer in grading.LETTERS[: len(options)] else ""
     if by_text and by_letter and by_text != by_letter:
         raise QuestionError(

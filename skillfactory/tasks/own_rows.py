@@ -6,15 +6,16 @@ A number of a file arrives as text, as it was written where the format keeps tha
 import codecs
 import csv
 import datetime
-import json
 import math
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from skillfactory.errors import QuestionError
+from skillfactory.reading import BrokenFileError, lines, opened, parse_json
+from skillfactory.reading import parquet as read_parquet
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 _NEEDED = ("question", "answer")
@@ -29,18 +30,21 @@ def jsonl(path: str) -> Rows:
             continue
         try:
             # Numbers stay text, so that an answer 1.50 or 1e400 arrives as it was written.
-            data = json.loads(line.decode("utf-8"), parse_int=str, parse_float=str, parse_constant=_constant)
+            data = parse_json(line.decode("utf-8"), parse_int=str, parse_float=str, parse_constant=_constant)
         except UnicodeDecodeError as error:
             raise QuestionError(f"{path}, row {row}: not UTF-8 text.") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise QuestionError(f"{path}, row {row}: not JSON ({error}); give one object a line.") from error
         if not isinstance(data, dict):
             raise QuestionError(f"{path}, row {row}: not a JSON object but {kind(data)}; give `question` and `answer`.")
         yield row, data
 
 
-def table(path: str) -> Rows:
-    """Row number (the header is row 1, as a spreadsheet shows it) and cells of a CSV file; an empty cell is None."""
+def table(path: str, needed: Sequence[str] = _NEEDED) -> Rows:
+    """Row number (the header is row 1, as a spreadsheet shows it) and cells of a CSV file; an empty cell is None.
+
+    Raises QuestionError where a column that is `needed` is not there.
+    """
     csv.field_size_limit(max(_LONGEST_CELL, csv.field_size_limit()))
     cells = csv.reader(_text_lines(path), strict=True)
     header: list[str] = []
@@ -58,7 +62,9 @@ def table(path: str) -> Rows:
         if not header:
             header = [name.strip() for name in line]
             if line:
-                _check_columns(path, header, "separate the cells by commas and name the columns in the first row")
+                _check_columns(
+                    path, header, needed, "separate the cells by commas and name the columns in the first row"
+                )
         elif line and len(line) != len(header):
             raise QuestionError(
                 f"{path}, row {row}: {len(line)} cells, but the first row names {len(header)} columns; "
@@ -68,30 +74,30 @@ def table(path: str) -> Rows:
             yield row, {name: cell or None for name, cell in zip(header, line, strict=True)}
 
 
-def parquet(path: str) -> Rows:
-    """Row number (from 1) and values of a Parquet file, which is read a thousand rows at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def parquet(path: str, needed: Sequence[str] = _NEEDED) -> Rows:
+    """Row number (from 1) and values of a Parquet file, which is read a thousand rows at a time.
 
-    with _opened(path) as source:
-        try:
-            file = pq.ParquetFile(source)
-            if file.metadata.num_rows:
-                _check_columns(path, file.schema_arrow.names, "rename the columns of the file")
-            row = 0
-            for batch in file.iter_batches(batch_size=1000):
-                narrow = [field for field in batch.schema if "float" in str(field.type)]  # 16 or 32 bits, or in a list
-                for data in batch.to_pylist():
-                    row += 1
-                    for field in narrow:
-                        data[field.name] = _shortest(data[field.name], field.type)
-                    try:
-                        yield row, columns(data)
-                    except QuestionError as error:
-                        raise QuestionError(f"{path}, row {row}: {error}") from error
-        except (pa.ArrowException, OSError) as error:
-            told = str(error).partition("\n")[0].rstrip(".")
-            raise QuestionError(f"{path} is not a Parquet file that can be read ({told}); write it again.") from error
+    Raises QuestionError where a column that is `needed` is not there.
+    """
+
+    def check(names: list[str]) -> None:
+        _check_columns(path, names, needed, "rename the columns of the file")
+
+    _opened(path).close()
+    row = 0
+    try:
+        for schema, some in read_parquet(Path(path), 1000, check):
+            narrow = [field for field in schema if "float" in str(field.type)]  # 16 or 32 bits, or in a list
+            for data in some:
+                row += 1
+                for field in narrow:
+                    data[field.name] = _shortest(data[field.name], field.type)
+                try:
+                    yield row, columns(data)
+                except QuestionError as error:
+                    raise QuestionError(f"{path}, row {row}: {error}") from error
+    except BrokenFileError as error:
+        raise QuestionError(f"{path} is not a Parquet file that can be read ({error}); write it again.") from error
 
 
 READERS: dict[str, Callable[[str], Rows]] = {"jsonl": jsonl, "csv": table, "parquet": parquet}
@@ -174,18 +180,18 @@ def _mend(error: csv.Error) -> str:
     return "quote cells that hold commas or quotes"
 
 
-def _check_columns(path: str, columns: list[str], mend: str) -> None:
+def _check_columns(path: str, columns: list[str], needed: Sequence[str], mend: str) -> None:
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
         raise QuestionError(f"{path} has two columns named `{twice}`; rename one.")
-    for name in _NEEDED:
+    for name in needed:
         if name not in columns:
             raise QuestionError(f"{path} has no column `{name}` (it has: {', '.join(columns)}); {mend}.")
 
 
 def _opened(path: str) -> Any:
     try:
-        return Path(path).open("rb")
+        return opened(Path(path))
     except IsADirectoryError as error:
         raise QuestionError(f"Question file {path} cannot be read: it is a folder; name a file in it.") from error
     except OSError as error:
@@ -196,8 +202,11 @@ def _opened(path: str) -> Any:
 
 def _lines(path: str) -> Iterator[bytes]:
     with _opened(path) as file:
-        for number, line in enumerate(file):
-            yield line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+        try:
+            for number, line in enumerate(lines(file)):
+                yield line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+        except BrokenFileError as error:
+            raise QuestionError(f"{path}: {error}; are the ends of lines missing?") from error
 
 
 def _text_lines(path: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from skillfactory.errors import QuestionError
 class Params(BaseModel):
     """Base of a task's settings: nothing beyond its fields is accepted."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 P = TypeVar("P", bound=Params)

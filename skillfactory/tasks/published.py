@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import Field, create_model
 
 from skillfactory import seeds
+from skillfactory.characters import whole
 from skillfactory.errors import QuestionError
 from skillfactory.tasks.params import Params
 
@@ -105,6 +106,8 @@ def text(row: Row, column: str) -> str:
         raise QuestionError(f"`{column}` is null or empty.")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise QuestionError(f"`{column}` must be text or a number, not {type(value).__name__}.")
+    if whole(str(value)) != str(value):
+        raise QuestionError(f"`{column}` holds half a surrogate pair, which is no text.")
     return str(value).strip()
 
 

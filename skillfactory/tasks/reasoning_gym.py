@@ -95,12 +95,25 @@ class ReasoningGym:
             return Grade("wrong", answer, "unsafe_text")
         row = (self.member, question.text, question.answer, question.data)
         try:
-            verdict = deadline.call(f"{_SCORING}:verdict", *row, answer, seconds=SCORE_SECONDS)
+            verdict = self._verdict(*row, answer)
         except deadline.DeadlineError:
-            return Grade("no_answer", answer, "check_timed_out")
+            # Left out, it would pay to write answers that take for ever in place of wrong ones.
+            reason = "unreadable" if self._reads_reference(question) else "check_timed_out"
+            return Grade("wrong" if reason == "unreadable" else "no_answer", answer, reason)
         except Exception:  # whatever it is, it is the check's failure and not the model's
             return Grade("no_answer", answer, "check_failed")
         return Grade("correct", answer) if verdict == "correct" else Grade("wrong", answer, verdict)
+
+    def _verdict(self, *row: str) -> str:
+        return str(deadline.call(f"{_SCORING}:verdict", *row, seconds=SCORE_SECONDS))
+
+    def _reads_reference(self, question: Question) -> bool:
+        """Whether the scorer does with the reference in time, and so it is the answer that it cannot do."""
+        reference = extract_answer(f"<answer>{question.answer}</answer>") or ""
+        try:
+            return self._verdict(self.member, question.text, question.answer, question.data, reference) == "correct"
+        except Exception:
+            return False
 
     def facts(self) -> dict[str, Any]:
         """The library, and how many entries were drawn so far and dropped for their reference answers."""

@@ -88,7 +88,9 @@ def _is_pooled(answer: str, entry: Mapping[str, Any]) -> bool:
     )
 
 
-_DURATION = re.compile(r"(?:(-?\d+)(?: days?)?)?(?:, )?(?:(\d+):(\d\d)(?::(\d\d)(?:\.(\d{3}))?)?)?", re.ASCII)
+_DURATION = re.compile(  # digits are counted, or a text of nothing else is split in every way
+    r"(?:(-?\d{1,9})(?: days?)?)?(?:, )?(?:(\d{1,9}):(\d\d)(?::(\d\d)(?:\.(\d{3}))?)?)?", re.ASCII
+)
 
 
 def _is_same_duration(answer: str, entry: Mapping[str, Any]) -> bool:
