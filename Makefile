@@ -6,7 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo demo-small test test-slow test-interop check dist audit bench clean
+.PHONY: setup demo demo-small test test-slow test-interop check docs dist audit bench clean
 
 setup: $(STAMP)
 
@@ -62,6 +62,10 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python docs/make_licences.py --check
 
+# The site, in site/.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # The sdist and wheel, in dist/. tests/test_packaging.py says what is in them.
 dist: setup
 	rm -rf dist
@@ -80,4 +84,4 @@ bench: setup
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf .venv .venv-* runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-* runs dist build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

@@ -13,7 +13,7 @@ step should agree, and those by second not. Seconds are those of training alone.
 Ours with seed 0 is trained once more, killed (SIGKILL) after some steps and started again, three times.
 
 Each method and seed is a process and a file of its own in benchmarks/results/curves/; what is there is not made again,
-and ours goes on from its last checkpoint. Also written there: summary.json, curves.svg and curves.png.
+and ours goes on from its last checkpoint. Also written there: summary.json and curves.svg.
 """
 
 import json
@@ -190,9 +190,8 @@ def draw(curves: dict[str, Any], folder: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
     by_step.legend(frameon=False)
-    for kind in ("svg", "png"):
-        with rc_context({"svg.fonttype": "none"}):
-            canvas.savefig(folder / f"curves.{kind}", dpi=150)
+    with rc_context({"svg.fonttype": "none"}):
+        canvas.savefig(folder / "curves.svg")
 
 
 def _is_made(file: Path, size: dict[str, Any]) -> bool:

@@ -233,7 +233,7 @@ def rl_trainer(recipe: Any, case: Case, chat: Any, stage: Any) -> Any:
 
     def make(model: Any) -> Any:
         sampled = rollouts if case.batch else fixed
-        trainer = rl.make_trainer(recipe, stage, questions, chat, model, sampled)
+        trainer = rl.make_trainer(recipe, stage, questions, chat, model, sampled, recipe.rl.steps)
         trainer.args.save_strategy = "no"
         trainer.reward_funcs = [coin]
         return trainer

@@ -95,11 +95,8 @@ def _model(folder: Path, shape: dict[str, Any]) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The first column is of names, the others of figures."""
     marks = ["---", *["---:"] * (len(head) - 1)]
-    return (
-        ["| " + " | ".join(row) + " |" for row in (head, *rows)][:1]
-        + ["|" + "|".join(marks) + "|"]
-        + ["| " + " | ".join(row) + " |" for row in rows]
-    )
+    first, *others = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
+    return [first, "|" + "|".join(marks) + "|", *others]
 
 
 # --- the paper's recipes
@@ -180,7 +177,7 @@ def _sum(found: dict[str, plan.Cost], stage: str) -> plan.Cost:
 
 def operations(recipe: Recipe, tokens: dict[str, int]) -> float:
     """All operations: forward of what is sampled, and what learning takes."""
-    sampled = estimate.SAMPLING_FLOPS * (tokens["curation"] + tokens["rl"] + tokens["evaluation"])
+    sampled = estimate.FORWARD * (tokens["curation"] + tokens["rl"] + tokens["evaluation"])
     learnt = sum(
         estimate.training_flops(recipe, section) * tokens[name]
         for name, section in (("sft", recipe.sft), ("rl", recipe.rl))
@@ -196,12 +193,15 @@ def memory_table(models: dict[str, str]) -> list[str]:
     )  # fmt: skip
     lora = {"sft.lora.rank": 16, "rl.lora.rank": 16}
     asleep = {"rl.vllm": {"vllm_enable_sleep_mode": True, "vllm_gpu_memory_utilization": 0.5}}
-    whole = {"training.verl.options": {"actor_rollout_ref.rollout.tensor_model_parallel_size": MACHINE}}
     rows = []
     for name, folder in models.items():
         for gpus in GPUS[name]:
             split = {"training.devices": min(gpus, MACHINE), "training.shard": "fsdp2" if gpus > 1 else "none"}
-            verl = split | whole | {"training.backend": "verl", "training.verl.nodes": max(1, gpus // MACHINE)}
+            over = {"actor_rollout_ref.rollout.tensor_model_parallel_size": min(gpus, MACHINE)}
+            verl = split | {
+                "training.backend": "verl", "training.verl.nodes": max(1, gpus // MACHINE),
+                "training.verl.options": over,
+            }  # fmt: skip
             plain = _needed(recipe_of(folder, **split), "sft")
             cells = [
                 plain, _needed(recipe_of(folder, **split, **lora), "sft"),

@@ -1,47 +1,44 @@
-"""Make docs/reference.md from the code: recipe, commands, tasks, records.
+"""Make docs/reference/ from the code: recipe, commands, tasks, Python.
 
     python docs/make_reference.py
 
-Nothing in that page is written by hand, and `tests/test_docs.py` fails when it is not what this script makes.
+Nothing in these pages is written by hand, and `tests/test_docs.py` fails when they are not what this script makes.
 """
 
 import inspect
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
+import from_code
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
-from skillfactory import errors, methods, pipeline, records
+from skillfactory import errors, methods, pipeline
 from skillfactory.catalog import tasks_facts
 from skillfactory.cli import app
 from skillfactory.recipe import Recipe
 
-PAGE = Path(__file__).parent / "reference.md"
+FOLDER = Path(__file__).parent / "reference"
 
-HEAD = """\
-# Reference
+MADE = "Made from the code by `python docs/make_reference.py`; do not edit it by hand.\n"
 
-Made from the code by `python docs/make_reference.py`; do not edit it by hand.
+RECIPE = f"""\
+# Recipe
 
-Contents: [recipe](#recipe), [methods and stages](#methods-and-stages), [commands](#commands),
-[exit codes](#exit-codes), [tasks](#tasks), [records](#records).
-
-## Recipe
-
+{MADE}
 A recipe is a YAML file. Any setting can be given on the command line as `section.key=value`, the value in YAML. What is
 not given has the default below, which is the paper's value where the paper names one. Unknown keys are refused.
 *(speed)*: changes how fast a stage runs, not what it makes, so it may change between two starts of one run.
 """
 
-COMMANDS = """\
-## Commands
+COMMANDS = f"""\
+# Command line
 
+{MADE}
 `skillfactory COMMAND --help` says the same. `python -m skillfactory` does as well as `skillfactory`.
 """
 
@@ -59,10 +56,16 @@ Errors of the second kind, in Python `skillfactory.errors`:
 """
 
 
-def make() -> str:
-    """The whole page."""
-    parts = [HEAD, *_recipe(), *_methods(), COMMANDS, *_commands(), EXITS, *_errors(), *_tasks()]
-    return "\n".join([*parts, *_records()]).rstrip() + "\n"
+def make() -> dict[str, str]:
+    """The pages, by file name."""
+    parts = {
+        "recipe.md": [RECIPE, *_recipe(), *_methods()],
+        "commands.md": [COMMANDS, *_commands(), EXITS, *_errors()],
+        "tasks.md": _tasks(),
+        "python.md": [from_code.PYTHON, MADE, *from_code.functions(), *from_code.rows()],
+        "deviations.md": [from_code.DEVIATIONS, MADE, *from_code.deviations()],
+    }
+    return {name: "\n".join(each).rstrip() + "\n" for name, each in parts.items()}
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -81,10 +84,10 @@ def _code(text: object) -> str:
 
 def _recipe() -> list[str]:
     top = {name: field for name, field in Recipe.model_fields.items() if not _section(field)}
-    parts = ["### Top level\n", _settings(top, "")]
+    parts = ["## Top level\n", _settings(top, "")]
     for name, field in Recipe.model_fields.items():
         if section := _section(field):
-            parts += [f"### {name}\n", _settings(section.model_fields, f"{name}.")]
+            parts += [f"## {name}\n", _settings(section.model_fields, f"{name}.")]
     return parts
 
 
@@ -199,7 +202,7 @@ def _commands() -> list[str]:
                 default = "" if option.is_flag or option.default is None else _code(option.default)
                 rows.append([_code(", ".join(option.opts)), default, option.help or ""])
         about = inspect.cleandoc(command.help or "")
-        parts += [f"### {name}\n", f"`{usage}`. {about}\n", _table(["argument or option", "default", "meaning"], rows)]
+        parts += [f"## {name}\n", f"`{usage}`. {about}\n", _table(["argument or option", "default", "meaning"], rows)]
     return parts
 
 
@@ -214,10 +217,10 @@ def _errors() -> list[str]:
 
 
 def _tasks() -> list[str]:
-    parts = ["## Tasks\n", "What goes under `task: {name: …, params: …}`. Also: `skillfactory tasks`.\n"]
+    parts = ["# Tasks\n", MADE, "What goes under `task: {name: …, params: …}`. Also: `skillfactory tasks`.\n"]
     for each in tasks_facts():
         rows = [[_code(p["parameter"]), _code(p["default"]), p["what"]] for p in each["parameters"]]
-        parts += [f"### {each['name']}\n", f"{each['about'].rstrip('.')}. Graded by {each['graded_by']}.\n"]
+        parts += [f"## {each['name']}\n", f"{each['about'].rstrip('.')}. Graded by {each['graded_by']}.\n"]
         if rows:
             parts.append(_table(["parameter", "default", "meaning"], rows))
         if members := each.get("members"):
@@ -234,14 +237,7 @@ def _tasks() -> list[str]:
     return parts
 
 
-def _records() -> list[str]:
-    parts = ["## Records\n", "One row of a Parquet file each (`skillfactory/records.py`).\n"]
-    for kind in (records.Question, records.Attempt, records.Reflection, records.Trace, records.Step, records.Response):
-        columns = ", ".join(_code(field.name) for field in fields(kind))
-        parts += [f"**{kind.__name__}**: {inspect.getdoc(kind)}", f"{columns}\n"]
-    return parts
-
-
 if __name__ == "__main__":
-    PAGE.write_text(make(), encoding="utf-8")
-    print(f"Wrote {PAGE}")
+    for name, text in make().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+        print(f"Wrote {FOLDER / name}")

@@ -19,3 +19,8 @@ def clean(text: str) -> str:
 def whole(text: str) -> str:
     """Text that can be encoded: halves of surrogate pairs, which JSON can spell (`\\ud800`), are replaced."""
     return _HALF.sub(_REPLACEMENT, text)
+
+
+def one_line(text: str, longest: int = 200) -> str:
+    """At most so many characters of a stranger's text, on one line, safe to print, and without a full stop."""
+    return " ".join(clean(text[: 10 * longest]).split())[:longest].rstrip(". ")

@@ -4,6 +4,7 @@ Model output is hostile: it is shown as text, never as markup, and without contr
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,21 +90,29 @@ def bytes_text(size: float) -> str:
 
 
 def trace_text(completion: str) -> "Text":
-    """A trace with its skills coloured: attempts, reflections, verdicts, the answer; glue phrases stay plain."""
+    """A trace with its skills coloured: attempts, reflections, verdicts, the answer; glue phrases stay plain.
+
+    Takes time in proportion to the length, whatever tags are open.
+    """
     from rich.text import Text
 
-    text, open_tags, at = Text(), list[str](), 0
+    text, at = Text(), 0
+    opened: list[tuple[str, str]] = []  # tags that are open, with the style within each
+    count = Counter[str]()
     completion = clean(completion)
     for match in _TAG.finditer(completion):
-        style = next((_SKILLS[tag] for tag in reversed(open_tags) if tag in _SKILLS), "")
+        style = opened[-1][1] if opened else ""
         text.append(completion[at : match.start()], style)
         text.append(match.group(), "dim")
         tag = match.group(1)
         if not match.group().startswith("</"):
-            open_tags.append(tag)
-        elif tag in open_tags:
-            while open_tags.pop() != tag:
-                pass
+            opened.append((tag, _SKILLS.get(tag, style)))
+            count[tag] += 1
+        while match.group().startswith("</") and count[tag]:
+            last, _ = opened.pop()
+            count[last] -= 1
+            if last == tag:
+                break
         at = match.end()
     text.append(completion[at:])
     return text

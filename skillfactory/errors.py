@@ -25,6 +25,10 @@ class StoreError(SkillFactoryError, RuntimeError):
     """A run directory that another process holds, that belongs to another recipe, or that is damaged."""
 
 
+class ShortageError(SkillFactoryError, MemoryError):
+    """Memory has run out: says what to lower. What is finished is kept."""
+
+
 class NothingLeftError(SkillFactoryError, RuntimeError):
     """A stage came to nothing: says at which step everything was lost and what to try."""
 

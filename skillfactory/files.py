@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from skillfactory.errors import StoreError
+from skillfactory.characters import one_line
+from skillfactory.errors import RecipeError, SkillFactoryError, StoreError
 
 TEMPORARY = ".tmp-"  # start of the name of every file that is still being written
+_HALVES = "backslashreplace"  # of surrogate pairs, as in names of files: `\udc80`, as JSON spells them
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -36,6 +38,18 @@ def told(what: str) -> Iterator[None]:
         if number in _DENIED:
             raise StoreError(f"No permission to write {what}; choose another folder or change its rights.") from error
         raise
+
+
+@contextmanager
+def named() -> Iterator[None]:
+    """Turn a file of the recipe's that cannot be read into a RecipeError that names it. Also a decorator."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or isinstance(error, SkillFactoryError):
+            raise
+        name = one_line(str(error.filename), 100)
+        raise RecipeError(f"`{name}`, which the recipe names, cannot be read: {error.strerror}.") from error
 
 
 def _errno(error: BaseException | None) -> int | None:
@@ -75,7 +89,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, data: object) -> None:
     """Indented UTF-8 JSON, written atomically."""
-    write_atomic(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomic(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8", _HALVES))
 
 
 def read_json(path: Path) -> Any:
@@ -85,7 +99,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing; run the stage that writes it.") from error
     except ValueError as error:
-        raise StoreError(f"{path} is damaged ({error}); redo its stage with `--fresh {path.parent.name}`.") from error
+        raise StoreError(
+            f"{path} is damaged ({error}); `skillfactory doctor RUN --repair`, of its run, mends what it can."
+        ) from error
 
 
 def sha256(data: bytes) -> str:
@@ -96,7 +112,7 @@ def sha256(data: bytes) -> str:
 def digest_of(*parts: object) -> str:
     """32 hex digits that are equal for equal JSON content, whatever the order of keys."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", _HALVES), digest_size=16).hexdigest()
 
 
 def model_fingerprint(folder: Path) -> str:

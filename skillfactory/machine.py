@@ -7,6 +7,24 @@ from typing import Any
 # Parameters under which one thread is the default: several are faster while nothing else runs (benchmarks/), but beside
 # another process their small pieces of work wait for each other, at worst for seconds a step.
 SMALL_MODEL = 50_000_000
+# Libraries that report their use, or their errors, to their makers unless told not to. Read when they are imported.
+_NO_REPORTS = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "WANDB_ERROR_REPORTING": "false",
+}
+
+
+def report_nothing() -> None:
+    """Have libraries, also those of programs that we start, send nothing to their makers, unless the user has said so.
+
+    Best before they are imported.
+    """
+    for name, value in _NO_REPORTS.items():
+        os.environ.setdefault(name, value)
 
 
 def quiet_libraries() -> None:

@@ -6,7 +6,6 @@ A method (skillfactory/methods) runs some of them, in this order. Every stage is
 reads the rows of earlier stages from the run directory and leaves its own there. Running again does what is missing.
 """
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,20 +15,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from skillfactory import files, methods
-from skillfactory.curation.examples import find_examples
-from skillfactory.errors import ModelError, RecipeError
+from skillfactory import contents, files, methods, shortage
+from skillfactory.errors import ModelError, RecipeError, StoreError
 from skillfactory.evaluation.responses import check as check_evaluation
-from skillfactory.formats.raw import raw_digest, split_revision
-from skillfactory.recipe import REPEATED, Recipe, Sampling, TaskSpec
+from skillfactory.machine import report_nothing
+from skillfactory.recipe import REPEATED, Recipe, Sampling
 from skillfactory.report.report import remove as remove_report
 from skillfactory.rounds import recipe_of, stage_of, starts_from, suffix_of
 from skillfactory.stage import Stage
-from skillfactory.store import Run
-from skillfactory.training.checks import check as check_training
-from skillfactory.training.loggers import check as check_loggers
+from skillfactory.store import RECIPE, Run, load_run
+from skillfactory.training import checks as training
 
-_PACKAGE = Path(__file__).parent
 MODEL = ("model", "revision", "machine.dtype")
 
 
@@ -107,13 +103,14 @@ def run(
     """Run the recipe's method in the directory `path`: whatever is not finished yet, up to and with stage `until`.
 
     `fresh` is a stage to redo, with all that depends on it. `tell(name, stage, finished)` is called before a stage runs
-    and once it is finished (also where it already was). Raises StoreError where the directory cannot be used, before
-    anything in it is changed.
+    and once it is finished (also where it already was). Raises StoreError where the directory cannot be used, and
+    other SkillFactoryErrors for a recipe that cannot work, before anything in the directory is changed.
     """
+    report_nothing()
     stages = stages_of(recipe, until)
     if fresh is not None:
         _known(fresh, recipe)
-    check(recipe)
+    check(recipe, until)
     wanted = identities(recipe)
     with Run.open(path, recipe) as opened:
         doomed = _doomed(recipe, opened, wanted, fresh)
@@ -131,11 +128,15 @@ def run(
                 _run_stage(name, recipe, opened, wanted, tell)
 
 
-def check(recipe: Recipe) -> None:
-    """Raises SkillFactoryError for what is known to be wrong with a recipe before anything is made."""
+@files.named()
+def check(recipe: Recipe, until: str | None = None) -> None:
+    """Raises SkillFactoryError for what is known to be wrong with a recipe before anything is made.
+
+    What has to be installed is looked for as far as stages up to `until` want it: `--until traces` needs no trainer.
+    """
     _check_models(recipe)
-    check_loggers(recipe)
-    check_training(recipe)
+    training.check(recipe)
+    training.check_installed(recipe, {stage_of(name) for name in stages_of(recipe, until)})
     if "traces" in methods.stages(recipe):
         _check_curation(recipe)
     check_evaluation(recipe)
@@ -146,14 +147,17 @@ def _run_stage(
 ) -> None:
     stage = opened.stage(name)
     filled = [other for other in methods.stages(recipe) if filled_by(other) == name]
-    if not stage.is_finished():
+    if stage.is_finished():
+        stage.clear_temporary()
+    else:
+        _check_unchanged(name, recipe, opened, wanted)
         for other in filled:
             opened.begin(other, wanted[other].settings, wanted[other].inputs, filled_by=name)
         stage = opened.begin(name, wanted[name].settings, wanted[name].inputs)
         opened.log(name, "begin", rows_kept=sum(1 for _ in stage.path.glob("part-*.parquet")))
         tell(name, stage, False)
         try:
-            with files.told(str(stage.path)):
+            with files.told(str(stage.path)), shortage.told(name):
                 module = import_module(STAGES[stage_of(name)].module)
                 module.run(recipe_of(name, recipe, opened.path), opened.of_round(suffix_of(name)))
         except BaseException as error:
@@ -167,6 +171,19 @@ def _run_stage(
     for other in filled:
         tell(other, opened.stage(other), True)
     tell(name, stage, True)
+
+
+def _check_unchanged(name: str, recipe: Recipe, opened: Run, wanted: dict[str, Identity]) -> None:
+    """Raises StoreError where a file or model that a stage is about to read is not what it was before."""
+    now = identities(recipe)[name].settings
+    if changed := [key for key, value in now.items() if wanted[name].settings.get(key) != value]:
+        key = changed[0].removesuffix(" (content)")
+        raise StoreError(
+            f"{name}: what {key} names ({now.get(key, 'there')}) has changed since this command began; put back what "
+            "was there and run the same command again, or give another --run."
+        )
+    for source in inputs_of(name, recipe).values():
+        opened.stage(source).check_models()
 
 
 def stages_of(recipe: Recipe, until: str | None = None) -> tuple[str, ...]:
@@ -211,47 +228,38 @@ def inputs_of(name: str, recipe: Recipe) -> dict[str, str]:
     return {role: each for role, each in found.items() if each in there}
 
 
+@files.named()
 def identities(recipe: Recipe) -> dict[str, Identity]:
     """What each stage of the method depends on. Known before anything runs: every stage follows from these."""
-    teacher = Path(recipe.attempts.model).expanduser()
-    examples = recipe.attempts.examples
-    known = {
-        "model": _model_identity(recipe),
-        "attempts.prompts": _data_hash(recipe.attempts.prompts, "prompts.yaml"),
-        "attempts.examples": _data_hash(str(find_examples(examples)) if examples else "", ""),
-        "attempts.model": files.model_fingerprint(teacher) if teacher.is_dir() and recipe.attempts.model else "",
-        "traces.phrases": _data_hash(recipe.traces.phrases, "phrases.yaml"),
-    }
-    patterns = recipe.traces.pattern if isinstance(recipe.traces.pattern, dict) else (recipe.traces.pattern,)
-    pattern_files = {name: _data_hash(name, "") for name in patterns if name.endswith(".py")}
+    known = contents.hashes(recipe)
     found: dict[str, Identity] = {}
     for name in methods.stages(recipe):
         settings = _settings(name, recipe)
         settings |= {f"{key} (content)": known[key] for key in known if known[key] and settings.get(key) is not None}
-        if name == "questions":
-            settings |= _question_files(recipe)
-        if stage_of(name) in ("questions", "attempts") and recipe.attempts.given:
-            settings["attempts.given (content)"] = raw_digest(split_revision(recipe.attempts.given)[0])
-        if stage_of(name) == "traces":
-            settings |= {f"traces.pattern {file} (content)": content for file, content in pattern_files.items()}
-        if name == "evaluation":
-            settings |= {
-                f"evaluation.models.{other} (content)": files.model_fingerprint(Path(model).expanduser())
-                for other, model in recipe.evaluation.models.items()
-                if Path(model).expanduser().is_dir()
-            }
+        settings |= contents.of_stage(name, recipe)
         engine = recipe.evaluation.engine if name == "evaluation" else recipe.attempts.engine
         if (filled_by(name) or name == "evaluation") and engine == "openai":
             server = recipe.engines.openai
             changed = {"engines.openai.model": server.model, "engines.openai.plain": server.plain}
             settings |= {key: value for key, value in changed.items() if value}
         sources = {role: found[other] for role, other in inputs_of(name, recipe).items()}
-        if name not in ("evaluation", "report") and "questions" in sources and not _shares_stock(recipe):
+        if name not in ("evaluation", "report") and "questions" in sources and not contents.shares_stock(recipe):
             # Training does not depend on what is evaluated: its questions are drawn on their own.
             trained = {key: value for key, value in found["questions"].settings.items() if not _is_evaluated(key)}
             sources["questions"] = Identity(trained, {})
         found[name] = Identity(settings, {other: source.digest for other, source in sources.items()})
     return found
+
+
+def states(recipe: Recipe, path: Path) -> dict[str, str]:
+    """Each stage's in the directory `path`: `missing`, `partial`, `finished`, `running`, or `other settings`."""
+    names = methods.stages(recipe)
+    if not (path / RECIPE).is_file():
+        return dict.fromkeys(names, "missing")
+    there, wanted = load_run(path), identities(recipe)
+    found = {name: there.state(name) for name in names}
+    others = {name for name in names if there.manifest(name).get("digest") != wanted[name].digest}
+    return {name: "other settings" if name in others and state != "missing" else state for name, state in found.items()}
 
 
 def _settings(name: str, recipe: Recipe) -> dict[str, Any]:
@@ -310,62 +318,6 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{key}.{name}", inner)
     else:
         yield key, value
-
-
-def _specs(recipe: Recipe) -> dict[str, TaskSpec]:
-    sets = {f"evaluation.sets.{name}.task": each.task for name, each in recipe.evaluation.sets.items()}
-    return {"questions.task": recipe.questions.task} | sets
-
-
-def _question_files(recipe: Recipe) -> dict[str, Any]:
-    """Content hashes of local question files and grading functions, and whether training draws on a given stock."""
-    from skillfactory.tasks.loading import digest
-    from skillfactory.tasks.own_rows import READERS
-
-    found: dict[str, Any] = {"questions.shared stock": _shares_stock(recipe)}
-    for key, spec in _specs(recipe).items():
-        path, rule = Path(str(spec.params.get("path", ""))).expanduser(), str(spec.params.get("grade", ""))
-        if path.is_file():
-            found[f"{key}.params.path (content)"] = files.sha256(path.read_bytes())
-        elif spec.params.get("path") and path.is_dir() and spec.name not in READERS:
-            found[f"{key}.params.path (content)"] = digest(str(path))
-        if module := _module_file(rule.rpartition(".")[0]):
-            found[f"{key}.params.grade (content)"] = files.sha256(module.read_bytes())
-    return found
-
-
-def _module_file(module: str) -> Path | None:
-    """The file of a module of the user's, found without importing it; None where there is none."""
-    parts = [part for part in module.split(".") if part]
-    places = [Path(place or ".").joinpath(*parts) for place in [*sys.path, "."] if parts]
-    found = (file for place in places for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file())
-    return next(found, None)
-
-
-def _shares_stock(recipe: Recipe) -> bool:
-    """Whether training questions come from a given stock: then evaluation sets may take some of them away."""
-    from skillfactory.tasks.questions import Pool, task_of
-
-    return isinstance(task_of(recipe.questions.task), Pool)
-
-
-def _data_hash(path: str, shipped: str) -> str:
-    """Hash of a data file of the user's, or ours; "" where there is none (the stage that needs it says so)."""
-    file = Path(path) if path or not shipped else _PACKAGE / "curation" / shipped
-    return files.sha256(file.read_bytes())[:16] if file.is_file() else ""
-
-
-def model_folder(recipe: Recipe) -> Path | None:
-    """The folder of the recipe's model; None for a hub id."""
-    if recipe.model == "tiny":
-        return next((path.parent for path in sorted((_PACKAGE / "tiny").rglob("config.json"))), None)
-    path = Path(recipe.model).expanduser()
-    return path if path.is_dir() else None
-
-
-def _model_identity(recipe: Recipe) -> str:
-    folder = model_folder(recipe)
-    return files.model_fingerprint(folder) if folder else ""
 
 
 def _check_models(recipe: Recipe) -> None:

@@ -3,31 +3,20 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from skillfactory.characters import one_line
 from skillfactory.errors import RecipeError
+from skillfactory.plain_yaml import DEEPEST, Lines, NotPlainError, Place, parse, read_text, texts
 from skillfactory.recipe import Recipe
 
-Place = tuple[str | int, ...]  # where a value stands: ("evaluation", "sets", "hard", "n")
-Lines = dict[Place, int]
 M = TypeVar("M", bound=BaseModel)
 
 _PACKAGE = Path(__file__).parent
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-6` is a number, as everywhere else (YAML 1.1 reads it as text)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
 
 
 def shipped(kind: str = "recipe") -> dict[str, Path]:
@@ -38,9 +27,10 @@ def shipped(kind: str = "recipe") -> dict[str, Path]:
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = (), said: Mapping[str, str] | None = None) -> Recipe:
-    """The recipe in a file, or a shipped one by name, with overrides; its method and tasks are known to exist.
+    """The recipe in a file, or a shipped one by name, with overrides such as "rl.steps=20".
 
-    `said` tells where overrides stand, by their keys, if not on the command line.
+    `said` tells where overrides stand, by their keys, if not on the command line. Raises RecipeError, naming line and
+    key, for what cannot be read or set; the method and the tasks are known to exist.
     """
     from skillfactory import methods, tasks
 
@@ -59,16 +49,22 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), said: Mapping
 
 def find(source: str | Path, kind: str = "recipe") -> Path:
     """The file of a recipe, or an experiment, given by path or by the name of a shipped one."""
-    path = Path(source)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise RecipeError(f"{path} is a folder; give a YAML file.")
+    path, said = Path(source), one_line(str(source))
+    try:
+        if path.is_file():
+            return path
+        if path.is_dir():
+            raise RecipeError(f"{path} is a folder; give a YAML file.")
+        there = path.exists()
+    except OSError as error:
+        raise RecipeError(f"{said} cannot be read: {error.strerror}; name a YAML file or a shipped {kind}.") from error
+    if there:
+        raise RecipeError(f"{said} is a pipe or a device; give a YAML file.")
     known = shipped(kind)
     if str(source) in known:
         return known[str(source)]
     hint = near(path.stem, list(known)) or f"shipped {kind}s: {', '.join(known) or 'none'}."
-    raise RecipeError(f"There is no {kind} {source}: neither such a file nor a shipped {kind}; {hint}")
+    raise RecipeError(f"There is no {kind} {said}: neither such a file nor a shipped {kind}; {hint}")
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = (), said: Mapping[str, str] | None = None) -> Recipe:
@@ -86,10 +82,22 @@ def checked(model: type[M], data: object, path: Path, lines: Lines, given: Mappi
 
     Raises RecipeError naming the line and key, what is allowed and the nearest match.
     """
+    for place, text in texts(data):
+        if problem := _problem(text):
+            where = (given or {}).get(place) or (f"{path}, line {lines[place]}" if place in lines else path)
+            raise RecipeError(f"{where}: `{one_line('.'.join(map(str, place)))}` {problem}.")
     try:
         return model.model_validate(data)
     except ValidationError as error:
         raise RecipeError(_explain(model, error.errors()[0], str(path), lines, given or {})) from error
+
+
+def _problem(text: str) -> str:
+    """Why a text can be no path; what is no path has no such text."""
+    if "\0" in text:
+        return "holds a zero byte; leave it out"
+    home = re.match(r"~[\w.-]+(?=/|$)", text)
+    return f"names the home of a user who is not here, {one_line(home[0])}" if home and expanduser(text) == text else ""
 
 
 def read_yaml(path: Path) -> tuple[Any, Lines]:
@@ -98,34 +106,26 @@ def read_yaml(path: Path) -> tuple[Any, Lines]:
     Raises RecipeError, naming the line, for a file that cannot be read and for a key that is there twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_Loader)
-        lines = dict(_lines(node, ())) if node else {}
-        data = yaml.load(text, Loader=_Loader)
+        return parse(read_text(path))
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not UTF-8 text (byte {error.start}).") from error
-    except _DuplicateKeyError as error:
-        raise RecipeError(f"{path}, line {error.line}: the key `{error.key}` is there twice; keep one.") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(f"{path}, line {line}: not valid YAML: {error.problem or error.context}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}.") from error
-    return data, lines
+    except NotPlainError as error:
+        raise RecipeError(error.at(path)) from error
 
 
 def read_override(text: str) -> tuple[str, Any]:
     """Key and value of `section.key=value`, the value read as YAML. Raises RecipeError for anything else."""
     key, equals, raw = text.partition("=")
     key = key.strip()
-    if not equals or not all(key.split(".")):
-        raise RecipeError(f"`{text}` is not of the form section.key=value.")
+    if not equals or not all(key.split(".")) or key.count(".") > DEEPEST:
+        raise RecipeError(f"`{one_line(text)}` is not of the form section.key=value.")
     try:
-        return key, yaml.load(raw, Loader=_Loader) if raw.strip() else ""
-    except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"{key}: the value `{raw}` is not valid YAML; quote it.") from error
+        return key, parse(raw)[0] if raw.strip() else ""
+    except NotPlainError as error:
+        why = "is not valid YAML; quote it" if error.why.startswith("not valid YAML") else f"is refused: {error.why}"
+        raise RecipeError(f"{one_line(key)}: the value `{one_line(raw)}` {why}.") from error
 
 
 def _override(data: dict[str, Any], text: str) -> Place:
@@ -146,33 +146,10 @@ def _override(data: dict[str, Any], text: str) -> Place:
     return tuple(names)
 
 
-class _DuplicateKeyError(ValueError):
-    def __init__(self, key: str, line: int) -> None:
-        super().__init__(key)
-        self.key, self.line = key, line
-
-
-def _lines(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int]]:
-    """Every place in a YAML document with its line, from 1."""
-    yield place, node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        seen = set[str]()
-        for key, value in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise _DuplicateKeyError(name, key.start_mark.line + 1)
-            seen.add(name)
-            yield from _lines(value, (*place, name))
-            yield (*place, name), key.start_mark.line + 1
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _lines(value, (*place, index))
-
-
 def _explain(model: type[BaseModel], error: Any, source: str, lines: Lines, given: Mapping[Place, str]) -> str:
     """One sentence for the first of pydantic's errors."""
     place: Place = tuple(part for part in error["loc"])
-    key = ".".join(str(part) for part in place)
+    key, given_value = one_line(".".join(str(part) for part in place)), one_line(repr(error["input"]), 100)
     elsewhere = [said for g, said in given.items() if place[: len(g)] == g or g[: len(place)] == place]
     held = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), None)
     where = elsewhere[-1] if elsewhere else f"{source}, line {lines[held]}" if held else source
@@ -196,13 +173,13 @@ def _explain(model: type[BaseModel], error: Any, source: str, lines: Lines, give
         case "model_type" | "model_attributes_type" | "dict_type":
             section = _model_at(model, place)
             keys = f" with the keys {', '.join(section.model_fields)}" if section else ""
-            return f"{where}: `{key}` must be a mapping{keys}, not {error['input']!r}."
+            return f"{where}: `{key}` must be a mapping{keys}, not {given_value}."
         case "literal_error":
             options = str(error["ctx"]["expected"])
             hint = near(str(error["input"]), re.findall(r"'([^']*)'", options))
-            return f"{where}: `{key}` is {error['input']!r}, but must be {options}{f'; {hint}' if hint else '.'}"
+            return f"{where}: `{key}` is {given_value}, but must be {options}{f'; {hint}' if hint else '.'}"
         case _:
-            return f"{where}: `{key}` is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}."
+            return f"{where}: `{key}` is {given_value}: {error['msg'][0].lower()}{error['msg'][1:]}."
 
 
 def near(name: str, allowed: Sequence[str]) -> str:

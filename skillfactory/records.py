@@ -19,7 +19,11 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question whose answer can be checked. `data` is JSON: what the task's verifier needs besides the answer."""
+    """A question whose answer can be checked.
+
+    `id` is a hash of its content, `level` a label for tables, `answer` the reference. `data` is JSON: what the task's
+    verifier needs besides the answer. `split` is what it is drawn for, "" where it is made by hand.
+    """
 
     id: str
     task: str
@@ -32,7 +36,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What a verifier says of a completion. `reason` is a short code for anything but a plain right or wrong answer."""
+    """What a verifier says of a completion. `answer` is what it was read to answer, "" for nothing.
+
+    `reason` is a short code for anything but a plain right or wrong answer, such as "number_not_available"; those in
+    BROKEN are no fault of the model.
+    """
 
     outcome: Outcome
     answer: str = ""
@@ -41,9 +49,10 @@ class Grade:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One sampled solution. `reason` is "malformed" where the text holds tags of ours: counted, never used.
+    """One sampled solution. `variant` is the prompt, `index` counts its samples, `tokens` are those generated.
 
-    So is "leaked", where an attempt that was shown the answer (a variant `…+hint`) speaks of the hint.
+    `outcome` and `reason` are those of its Grade. `reason` is "malformed" where the text holds tags of ours: counted,
+    never used. So is "leaked", where an attempt that was shown the answer (a variant `…+hint`) speaks of the hint.
     """
 
     id: str
@@ -60,7 +69,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Reflection:
-    """One sampled critique of an attempt. `verdict` is "correct", "incorrect" or "" (none found, or malformed)."""
+    """One sampled critique of an attempt. `verdict` is "correct", "incorrect" or "" (none found, or malformed).
+
+    `agrees`: the verdict is what the verifier says of the attempt. `index` counts the attempt's reflections.
+    """
 
     id: str
     question_id: str
@@ -84,7 +96,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A silver trace: what SFT learns from. `tokens` counts the prompt, as the chat template writes it, too."""
+    """A silver trace: what SFT learns from. `pattern` names what arranged its `steps`.
+
+    `tokens` counts the prompt, as the chat template writes it, too.
+    """
 
     id: str
     question_id: str
@@ -98,6 +113,9 @@ class Trace:
 @dataclass(frozen=True, slots=True)
 class Response:
     """One graded sample of a model under evaluation.
+
+    `model` is "base", "sft", "rl", "rl@STEP" or a name of `evaluation.models`; `set` is one of `evaluation.sets`, and
+    `sample` counts the samples of a question.
 
     `mode` is "sampled", "greedy", "forced-N" (budget forcing to N tokens in all) or "unforced-N" (as much room, but
     left to itself). `forced` counts the times that the end of thinking was taken away. `cut`: where an answer was asked

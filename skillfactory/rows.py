@@ -51,7 +51,8 @@ def to_parquet(rows: Sequence[Any]) -> bytes:
     hints = get_type_hints(kind)
     columns = {name: _plain([getattr(row, name) for row in rows], hint) for name, hint in hints.items()}
     sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.table(columns, schema_of(kind)), sink, compression="zstd")
+    table = pyarrow.table(columns, schema_of(kind))
+    pyarrow.parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
 
 
@@ -78,7 +79,7 @@ def from_parquet(data: bytes | Path, columns: Sequence[str] | None = None) -> "p
     import pyarrow.parquet
 
     source = pyarrow.BufferReader(data) if isinstance(data, bytes) else data
-    with pyarrow.parquet.ParquetFile(source) as file:
+    with pyarrow.parquet.ParquetFile(source, page_checksum_verification=True) as file:
         return file.read(columns=None if columns is None else list(columns))
 
 

@@ -8,10 +8,11 @@ the digests of the stages that it reads; work made from other settings is refuse
 """
 
 import json
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 MANIFEST = "manifest.json"
+SPENT = (progress.FILE, "checkpoints", "best")  # what only an unfinished stage has a use for
+MODELS = "models"  # in the manifest of a training: {folder: fingerprint} of the models that it left
 
 
 class Stage:
@@ -40,7 +43,10 @@ class Stage:
     def manifest(self) -> dict[str, Any]:
         """What manifest.json says; empty before the stage begins."""
         file = self.path / MANIFEST
-        return dict(files.read_json(file)) if file.exists() else {}
+        found = files.read_json(file) if file.exists() else {}
+        if not isinstance(found, dict):
+            raise StoreError(f"{file} is damaged (it holds no mapping); {_mend(self.path)}")
+        return found
 
     def is_finished(self) -> bool:
         """Whether the stage has said that it is complete."""
@@ -61,8 +67,8 @@ class Stage:
         """
         manifest = self.manifest
         if not manifest:
-            if self._shards():
-                raise StoreError(f"{self.path} has rows but no {MANIFEST}; {_redo(self.path.name)}")
+            if self.shard_paths():
+                raise StoreError(f"{self.path} has rows but no {MANIFEST}; {_mend(self.path)}")
             return
         if manifest.get("digest") == files.digest_of(dict(settings), dict(inputs)):
             return
@@ -92,15 +98,21 @@ class Stage:
         with files.told(str(self.path)):
             self.path.mkdir(parents=True, exist_ok=True)
         if (self.path / progress.FILE).exists():  # the stage was killed: its last known time counts
-            known = files.read_json(self.path / progress.FILE).get("stage_seconds", 0.0)
-            self._before = max(self._before, float(known))
+            with suppress(StoreError, AttributeError, TypeError, ValueError):  # a time is no reason to stop for
+                known = files.read_json(self.path / progress.FILE).get("stage_seconds", 0.0)
+                self._before = max(self._before, float(known))
             (self.path / progress.FILE).unlink()
-        for leftover in self.path.glob(f"{files.TEMPORARY}*"):
-            remove(leftover)
+        self.clear_temporary()
         self._write_manifest(
             finished=False, digest=files.digest_of(dict(settings), dict(inputs)), settings=dict(settings),
             inputs=dict(inputs), seconds=self._before,
         )  # fmt: skip
+
+    def clear_temporary(self) -> None:
+        """Remove what a kill left half written; and of a finished stage what it has no use for any more."""
+        spent = [self.path / name for name in SPENT] if self.is_finished() else []
+        for leftover in (*self.path.glob(f"{files.TEMPORARY}*"), *spent):
+            remove(leftover)
 
     def join(self) -> None:
         """Go on with the clock of a stage that another process has begun."""
@@ -113,16 +125,20 @@ class Stage:
         with files.told(str(self.path)):
             self.path.mkdir(parents=True, exist_ok=True)
         if self._next is None:
-            self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in self._shards()), default=-1)
+            self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in self.shard_paths()), default=-1)
         files.write_atomic(self.path / f"part-{self._next:05}.parquet", rows.to_parquet(records))
         self._next += 1
 
     def shards(self) -> "Shards":
-        """The stage's shards, to read one by one. Raises StoreError where one is missing."""
-        known = {shard["name"]: shard["sha256"] for shard in self.manifest.get("shards", [])}
-        paths = self._shards()
-        if lost := sorted(set(known) - {path.name for path in paths}):
-            raise StoreError(f"{self.path / lost[0]} is missing; {_redo(self.path.name)}")
+        """The stage's shards, to read one by one. Raises StoreError where one is missing, or is none of the stage's."""
+        manifest = self.manifest
+        known = {shard["name"]: shard["sha256"] for shard in manifest.get("shards", [])}
+        paths = self.shard_paths()
+        there = {path.name for path in paths}
+        if lost := sorted(set(known) - there):
+            raise StoreError(f"{self.path / lost[0]} is missing; {_mend(self.path)}")
+        if manifest.get("finished") and (strange := sorted(there - set(known))):
+            raise StoreError(f"{self.path / strange[0]} was not written by its stage; {_mend(self.path)}")
         return Shards(paths, known)
 
     def tables(self, columns: Sequence[str] | None = None) -> "Iterator[pyarrow.Table]":
@@ -163,16 +179,18 @@ class Stage:
         """Keep facts in the manifest."""
         self._write_manifest(**facts)
 
-    def reopen(self) -> None:
-        """A finished stage that takes more rows is no longer finished."""
-        if self.is_finished():
-            self._write_manifest(finished=False)
+    def reopen(self, without: Collection[str] = ()) -> None:
+        """A finished stage that takes more rows is no longer finished; `without` are shards that it has lost."""
+        manifest = self.manifest
+        if manifest.get("finished") or without:
+            kept = [shard for shard in manifest.get("shards", []) if shard["name"] not in without]
+            self._write_manifest(finished=False, shards=kept)
 
     def clear_rows(self) -> None:
         """Delete all rows of a stage that is not finished, to write them anew."""
         if "shards" in self.manifest:  # of a stage that was finished before
             self._write_manifest(shards=[])
-        for path in self._shards():
+        for path in self.shard_paths():
             path.unlink()
         self._next = None
 
@@ -190,13 +208,13 @@ class Stage:
         """Complete the manifest: from now on the stage counts as done. `counts` are shown by `skillfactory status`."""
         self.path.mkdir(parents=True, exist_ok=True)
         shards: list[dict[str, Any]] = []
-        for path in self._shards():
+        for path in self.shard_paths():
             data = path.read_bytes()
             shards.append({"name": path.name, "rows": rows.count(data), "sha256": files.sha256(data)})
         self._write_manifest(
             finished=True, seconds=round(self.seconds(), 3), finished_at=now(), rows=sum(s["rows"] for s in shards),
-            counts=counts, shards=shards, peak_memory_mb=versions.peak_memory_mb(), code=versions.code(),
-            libraries=versions.libraries(),
+            counts=counts, shards=shards, **self._models(), peak_memory_mb=versions.peak_memory_mb(),
+            code=versions.code(), libraries=versions.libraries(),
         )  # fmt: skip
         self._start = None
 
@@ -206,8 +224,25 @@ class Stage:
             self._write_manifest(seconds=round(self.seconds(), 3))
         self._start = None
 
-    def _shards(self) -> list[Path]:
-        return sorted(self.path.glob("part-*.parquet"), key=lambda path: int(path.stem.removeprefix("part-")))
+    def check_models(self) -> None:
+        """Raises StoreError where a model that the finished stage left is not what it was any more."""
+        manifest = self.manifest
+        if manifest.get("finished") and (before := manifest.get(MODELS, {})):
+            now = self._models().get(MODELS, {})
+            if changed := [name for name in before if now.get(name) != before[name]]:
+                what = "has changed since its stage wrote it" if changed[0] in now else "is missing"
+                raise StoreError(f"{self.path / changed[0]} {what}; put it back, or {_mend(self.path)}")
+
+    def _models(self) -> dict[str, dict[str, str]]:
+        """The manifest's entry of the models that a training leaves."""
+        folders = [self.path / "model", *sorted(self.path.glob("steps/*"))]
+        found = {str(f.relative_to(self.path)): files.model_fingerprint(f) for f in folders if f.is_dir()}
+        return {MODELS: found} if found else {}
+
+    def shard_paths(self) -> list[Path]:
+        """Its shard files, in order."""
+        paths = [path for path in self.path.glob("part-*.parquet") if is_shard(path)]
+        return sorted(paths, key=lambda path: int(path.stem.removeprefix("part-")))
 
     def _write_manifest(self, **changes: object) -> None:
         files.write_json(self.path / MANIFEST, {**self.manifest, **changes})
@@ -231,7 +266,12 @@ class Shards:
                 raise ValueError("its content is not what its stage wrote")
             return rows.from_parquet(data, columns)
         except ValueError as error:
-            raise StoreError(f"{path} is damaged ({error}); {_redo(path.parent.name)}") from error
+            raise StoreError(f"{path} is damaged ({error}); {_mend(path.parent)}") from error
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a file has the name of a shard."""
+    return re.fullmatch(r"part-\d+\.parquet", path.name) is not None
 
 
 def remove(path: Path) -> None:
@@ -248,6 +288,11 @@ def _shown(settings: Mapping[str, Any], key: str) -> str:
 
 def _redo(stage: str) -> str:
     return f"redo it with `--fresh {stage}`."
+
+
+def _mend(stage: Path) -> str:
+    doctor = f"`skillfactory doctor {stage.parent} --repair` mends what it can"
+    return f"{doctor}, `--fresh {stage.name}` makes the whole stage anew."
 
 
 def now() -> str:

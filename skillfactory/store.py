@@ -8,16 +8,17 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import yaml
 
 from skillfactory import files, progress
-from skillfactory.errors import StoreError
+from skillfactory.errors import RecipeError, StoreError
 from skillfactory.recipe import REPEATED, Recipe
-from skillfactory.stage import Stage, now, remove
+from skillfactory.stage import MANIFEST, Stage, now, remove
 
 if TYPE_CHECKING:
     import filelock
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 State = Literal["missing", "running", "partial", "finished"]
-RECIPE = "recipe.yaml"
+RECIPE, LOG = "recipe.yaml", "log.jsonl"
 _LOCK, _OWNER, _TRASH = ".lock", ".owner.json", ".trash-"
 
 
@@ -44,38 +45,29 @@ class Run:
 
         Raises StoreError where another process holds it, where it holds something else, or a run of another method.
         """
-        import filelock
-
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path} is a file, not a run directory; choose another with --run.")
-        if path.is_dir() and not (path / RECIPE).exists() and any(_visible(path)):
+        if path.is_dir() and not is_run(path) and any(_visible(path)):
             raise StoreError(f"{path} is neither empty nor a run (it has no {RECIPE}); choose another with --run.")
         with files.told(str(path)):
             path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(path / _LOCK)
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout as error:
-                owner = _owner(path).get("pid")
-                who = f"process {owner}" if owner else "another process"
-                raise StoreError(
-                    f"{path} is in use: {who} is writing this run; wait for it, stop it, or give another --run."
-                ) from error
+        lock = _locked(path)
         try:
-            if (path / RECIPE).exists():
-                before = _read_recipe(path)
-                if before.method != recipe.method:
-                    raise StoreError(
-                        f"{path} holds a run of method `{before.method}`, not `{recipe.method}`; give another --run."
-                    )
             run = cls(path, lock)
+            if not (path / RECIPE).exists():
+                run.write_recipe(recipe)  # first of all: it says that this is a run
+            elif (before := _read_recipe(path)).method != recipe.method:
+                raise StoreError(
+                    f"{path} holds a run of method `{before.method}`, not `{recipe.method}`; give another --run."
+                )
             for leftover in (*path.glob(f"{_TRASH}*"), *path.glob(f"{files.TEMPORARY}*")):
                 remove(leftover)
+            for leftover in path.glob(f"tables/{files.TEMPORARY}*"):
+                remove(leftover)
             files.write_json(path / _OWNER, {"pid": os.getpid(), "host": socket.gethostname(), "stage": ""})
-            if not (path / RECIPE).exists():
-                run.write_recipe(recipe)
-            end_torn_line(path / "log.jsonl")
+            with files.told(str(path)):
+                end_torn_line(path / LOG)
         except BaseException:
             lock.release()
             raise
@@ -143,13 +135,18 @@ class Run:
 
     def log(self, stage: str, event: str, **figures: object) -> None:
         """Append a line to log.jsonl."""
-        line = json.dumps({"time": now(), "stage": stage, "event": event, **figures}, ensure_ascii=False, default=str)
-        with files.told(str(self.path / "log.jsonl")), (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+        # Texts of models and servers may be in it: in ASCII nothing of them is obeyed by a terminal, or ends a line.
+        line = json.dumps({"time": now(), "stage": stage, "event": event, **figures}, default=str)
+        with files.told(str(self.path / LOG)), (self.path / LOG).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
 
 class LoadedRun:
-    """A run to read from, while or after it is written. Takes no lock."""
+    """A run to read from, while or after it is written. Takes no lock. `path` and `recipe` are what it was opened with.
+
+    Stages are questions, attempts, reflections, traces, sft, rl, evaluation, report; those of earlier rounds have a
+    number, as `sft-1`. A stage that does not exist has no rows.
+    """
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path = path
@@ -160,27 +157,30 @@ class LoadedRun:
         return Stage(self.path / name)
 
     def table(self, stage: str, columns: Sequence[str] | None = None) -> "pyarrow.Table":
-        """All rows of a stage so far, of these columns or all."""
+        """All rows of a stage so far, of these columns or all. Raises StoreError for a damaged shard."""
         return self.stage(stage).table(columns)
 
     def rows(self, stage: str, kind: type[R]) -> list[R]:
-        """All rows of a stage so far, as records."""
+        """All rows of a stage so far as records, `rows("attempts", Attempt)`. Raises StoreError as `table` does."""
         return self.stage(stage).rows(kind)
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What the report measured (metrics.json). Raises StoreError before the report is made."""
+        """What the report measured (metrics.json): shares from 0 to 1, None for what is unknown.
+
+        Raises StoreError before the report is made.
+        """
         file = self.path / "metrics.json"
         if not file.exists():
             raise StoreError(f"{self.path} has no metrics.json yet; run it to the end first.")
         return dict(files.read_json(file))
 
     def manifest(self, stage: str) -> dict[str, Any]:
-        """The stage's manifest; empty before it begins."""
+        """The stage's manifest: `counts`, `seconds`, `rows`, settings, versions and so on; empty before it begins."""
         return self.stage(stage).manifest
 
     def state(self, stage: str) -> State:
-        """`partial` is begun but with nobody working on it."""
+        """missing, running, partial or finished; `partial` is begun but with nobody working on it."""
         manifest = self.manifest(stage)
         if not manifest:
             return "missing"
@@ -191,15 +191,33 @@ class LoadedRun:
         return "running" if working and _is_alive(owner) else "partial"
 
     def progress(self, stage: str) -> dict[str, Any]:
-        """The latest progress of a running stage (see progress.track); empty where there is none."""
+        """The latest figures of a running stage, as `skillfactory status` shows them; empty where there are none."""
         try:
             return dict(json.loads((self.path / stage / progress.FILE).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return {}
 
 
+def is_run(path: Path) -> bool:
+    """Whether a directory is a run's, be it one that has lost its recipe."""
+    return (path / RECIPE).is_file() or ((path / LOG).is_file() and any(path.glob(f"*/{MANIFEST}")))
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a run directory, without taking up the run. Raises StoreError where another process holds it."""
+    lock = _locked(path)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def load_run(path: str | Path) -> LoadedRun:
-    """A run to read from. Raises StoreError where there is none."""
+    """The run in a directory, to read from; also one that is being written. Raises StoreError where there is none.
+
+    `load_run("runs/demo/skillfactory").table("attempts").to_pandas()` has every attempt, a row each.
+    """
     path = Path(path)
     if not (path / RECIPE).is_file():
         raise StoreError(f"{path} is not a run directory (it has no {RECIPE}).")
@@ -217,12 +235,33 @@ def writer(path: Path) -> dict[str, Any]:
             return {}
     except filelock.Timeout:
         return {"pid": 0, "host": "", "stage": ""} | _owner(path)
+    except OSError:  # a disk that is read only, or another user's run: nothing can be known
+        return {}
+
+
+def _locked(path: Path) -> "filelock.BaseFileLock":
+    import filelock
+
+    lock = filelock.FileLock(path / _LOCK)
+    try:
+        with files.told(str(path)):
+            lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        owner = _owner(path).get("pid")
+        who = f"process {owner}" if owner else "another process"
+        raise StoreError(
+            f"{path} is in use: {who} is writing this run; wait for it, stop it, or give another --run."
+        ) from error
+    return lock
 
 
 def _read_recipe(path: Path) -> Recipe:
     from skillfactory import recipes
 
-    return recipes.read_recipe(path / RECIPE)
+    try:
+        return recipes.read_recipe(path / RECIPE)
+    except RecipeError as error:
+        raise StoreError(f"The run's own recipe is damaged: {error} `skillfactory doctor {path}` says more.") from error
 
 
 def _visible(path: Path) -> list[Path]:

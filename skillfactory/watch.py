@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Self, TextIO
 
 from skillfactory import console, methods
+from skillfactory.characters import clean
 from skillfactory.children import Child, loaded
 from skillfactory.progress import describe
 
@@ -39,9 +40,9 @@ class Watch:
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._live:
-            self._live.console.print(console.clean(text), markup=False, highlight=False)
+            self._live.console.print(clean(text), markup=False, highlight=False)
         else:
-            print(console.clean(text), file=self.out, flush=True)
+            print(clean(text), file=self.out, flush=True)
 
     def show(self, children: Sequence[Child], head: str = "") -> None:
         """How far each run is, under a line that is only for a live display."""
@@ -54,9 +55,9 @@ class Watch:
             from rich.console import Group
             from rich.text import Text
 
-            parts: list[Any] = [Text(console.clean(head))] if head else []
+            parts: list[Any] = [Text(clean(head))] if head else []
             if len(facts) > IN_FULL:
-                parts += [Text(console.clean(f"{name}  {_now(each)}")) for name, each in facts.items()]
+                parts += [Text(clean(f"{name}  {_now(each)}")) for name, each in facts.items()]
             else:
                 parts += [console.stage_table(name, each) for name, each in facts.items()]
             self._live.update(Group(*parts))

@@ -131,36 +131,6 @@ class Handler(BaseHTTPRequestHandler):
             case "slow":
                 time.sleep(20)
                 return self.chat(text)
-            case "drip":  # bytes that never stop coming, so that no read times out
-                self.start(200, "application/json", 100)
-                for _ in range(40):
-                    self.wfile.write(b" ")
-                    time.sleep(0.1)
-            case "429" | "429date":
-                date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 3))
-                return self.say(
-                    429, {"error": {"message": "slow down"}}, {"Retry-After": "2" if kind == "429" else date}
-                )
-            case "reset":
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.connection.close()
-                self.close_connection = True
-            case "hangup":
-                self.close_connection = True
-            case "half":
-                self.start(200, "application/json", 1000)
-                self.wfile.write(b'{"choices": [{"message": {"content": "hal')
-                self.close_connection = True
-            case "json":
-                return self.say(200, b'{"choices": [{"mess')
-            case "empty":
-                return self.say(200, {"choices": []})
-            case "other":
-                return self.say(200, {"result": text})
-            case "html":
-                return self.say(200, b"<!DOCTYPE html><title>Welcome</title>", kind="text/html")
-            case "moved":
-                return self.say(301, b"", {"Location": "https://elsewhere.example/v1/chat/completions"})
             case "several":
                 return self.chat(text, more=["another", "a third"])
             case "no_usage":
@@ -171,12 +141,24 @@ class Handler(BaseHTTPRequestHandler):
                 return self.chat(text, finish=kind)
             case "counts":  # as many tokens in the prompt as its seed says
                 return self.chat(text, prompt=body["seed"])
-            case "no_place":
-                return self.say(400, {"error": {"message": NO_PLACE, "type": "BadRequestError", "code": 400}})
             case "reasoning" | "reasoning_content":
                 return self.chat(f"\n\n{text}", **{kind: "\nlet me see\n"})
             case "cut":
                 return self.chat(None, finish="length", reasoning="\nlet me")
+        return self.refuse(kind, text, body)
+
+    def refuse(self, kind: str, text: str, body: dict[str, Any]) -> None:
+        """Say no, always or to a request that has too much in it."""
+        match kind:
+            case "429" | "429date":
+                date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 3))
+                return self.say(
+                    429, {"error": {"message": "slow down"}}, {"Retry-After": "2" if kind == "429" else date}
+                )
+            case "moved":
+                return self.say(301, b"", {"Location": "https://elsewhere.example/v1/chat/completions"})
+            case "no_place":
+                return self.say(400, {"error": {"message": NO_PLACE, "type": "BadRequestError", "code": 400}})
             case "sglang_sum" | "vllm_max":  # the prompt fits, but not with max_tokens
                 if "max_tokens" in body:
                     message = SGLANG_SUM if kind == "sglang_sum" else VLLM_MAX
@@ -192,6 +174,34 @@ class Handler(BaseHTTPRequestHandler):
                     message = "Unrecognized request argument supplied: top_k"
                     return self.say(400, {"error": {"message": message, "type": "invalid_request_error"}})
                 return self.chat(text)
+        return self.garble(kind, text)
+
+    def garble(self, kind: str, text: str) -> None:
+        """What is no answer, or only the beginning of one."""
+        match kind:
+            case "json":
+                return self.say(200, b'{"choices": [{"mess')
+            case "empty":
+                return self.say(200, {"choices": []})
+            case "other":
+                return self.say(200, {"result": text})
+            case "html":
+                return self.say(200, b"<!DOCTYPE html><title>Welcome</title>", kind="text/html")
+            case "drip":  # bytes that never stop coming, so that no read times out
+                self.start(200, "application/json", 100)
+                for _ in range(40):
+                    self.wfile.write(b" ")
+                    time.sleep(0.1)
+            case "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+                self.close_connection = True
+            case "hangup":
+                self.close_connection = True
+            case "half":
+                self.start(200, "application/json", 1000)
+                self.wfile.write(b'{"choices": [{"message": {"content": "hal')
+                self.close_connection = True
             case _:
                 raise ValueError(kind)
         return None

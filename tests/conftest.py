@@ -1,12 +1,16 @@
 """Settings of all tests, and the models that they share."""
 
+import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # some tests hold the benchmarks to their word
 settings.register_profile("tests", deadline=None)  # the first example pays for imports
 settings.load_profile("tests")
 
@@ -45,3 +49,15 @@ def random_model(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) 
 def base_model() -> str:
     """The model of end-to-end tests: the embedded one, or another folder that SKILLFACTORY_TEST_MODEL names."""
     return os.environ.get("SKILLFACTORY_TEST_MODEL", "tiny")
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """Write rows (objects, or lines as they are) to a file and give its path."""
+
+    def write(*rows: object, name: str = "own.jsonl") -> str:
+        path = tmp_path / name
+        path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+        return str(path)
+
+    return write

@@ -176,7 +176,7 @@ def test_show_gives_the_yield_and_cannot_be_driven_by_model_output(here: Path) -
     assert found["traces"]["tokens_percentiles"] == dict.fromkeys(["5", "50", "90", "99", "100"], 50)
     shown = CliRunner().invoke(app, ["show", "runs/t"])
     assert shown.exit_code == 0, shown.output
-    assert "[bold][31mred[/nonsense]" in shown.stdout
+    assert "[bold]\ufffd[31mred\ufffd[/nonsense]" in shown.stdout
     assert not set(shown.stdout) & set("\x1b\x07\u202e")
 
 

@@ -53,7 +53,7 @@ def test_worked_examples_are_earlier_turns_and_stay_as_they_are(tmp_path: Path) 
             "`b` is none of: a",
         ),
         ("variants: {a: {user: '{question}'}}\ntrain_variant: a\nreflection: {user: '{question}'}", "lacks {attempt}"),
-        ("a: b\nb: [", "line 2 is not YAML"),
+        ("a: b\nb: [", "line 2: not valid YAML"),
         ("just text", "mine.yaml"),
     ],
 )

@@ -23,6 +23,7 @@ from skillfactory.store import Run
 from skillfactory.tasks.questions import make_questions
 from skillfactory.training import checks, common, sft
 from skillfactory.training.development import FILE, NOTE, DevAccuracy, dev_questions, summary
+from skillfactory.training.metrics import METRICS, MetricsFile
 from skillfactory.training.policy import SamplingCopy
 
 
@@ -60,7 +61,7 @@ def begin(tmp_path: Path) -> Any:
         opened[:] = [run]
         stage = run.begin("rl", {}, {})
         questions = [q for q in make_questions(recipe).rows if q.split == "dev"]
-        metrics = common.MetricsFile(stage.path, lambda logs: None, lambda *_, **__: None, done)
+        metrics = MetricsFile(stage.path, lambda logs: None, lambda *_, **__: None, done)
         copy = SamplingCopy(lambda: load_model(recipe))
         return DevAccuracy(recipe, recipe.rl, stage, ChatTokenizer.load(recipe), copy, questions, 2, metrics)
 
@@ -238,22 +239,22 @@ def test_sft_goes_on_where_sigterm_stopped_it(
         assert [q.split for q in dev_questions(run, recipe.sft)] == ["dev", "dev"]
         counts = sft.train(recipe, run)
     assert counts["steps"] == 5
-    add = common.MetricsFile.on_log
+    add = MetricsFile.on_log
 
-    def signalled(self: common.MetricsFile, *args: Any, **given: Any) -> None:
+    def signalled(self: MetricsFile, *args: Any, **given: Any) -> None:
         add(self, *args, **given)
         if self.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with sft_run(tmp_path / "stopped", recipe) as run:
-        monkeypatch.setattr(common.MetricsFile, "on_log", signalled)
+        monkeypatch.setattr(MetricsFile, "on_log", signalled)
         with pytest.raises(StoppedError, match="sft: stopped at step 3 of 5 by SIGTERM"):
             sft.train(recipe, run)
-        monkeypatch.setattr(common.MetricsFile, "on_log", add)
+        monkeypatch.setattr(MetricsFile, "on_log", add)
         assert common.last_checkpoint(run.stage("sft").path)[1] == 3
         assert sft.train(recipe, run) == counts
     one, other = (
-        [json.loads(line) for line in (tmp_path / name / "sft" / common.METRICS).read_text().splitlines()]
+        [json.loads(line) for line in (tmp_path / name / "sft" / METRICS).read_text().splitlines()]
         for name in ("whole", "stopped")
     )
     assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in other])

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from helpers import make_recipe
 from safetensors.torch import load_file
@@ -23,7 +22,6 @@ from skillfactory.recipe import Recipe, changed
 from skillfactory.records import Trace
 from skillfactory.stage import Stage
 from skillfactory.training import launch, rl, sft
-from skillfactory.training.policy import SamplingCopy, whole_weights
 
 COUNTDOWN = {"name": "countdown", "params": {"count": 3, "high": 9, "target_high": 20}}
 
@@ -166,12 +164,41 @@ def children_of(pid: int) -> list[int]:
         ({"machine": {"device": "cpu"}, "training": {"devices": 2, "shard": "fsdp2"}}, r"training.shard is for GPUs"),
         ({"rl": {"loss_type": "cispo"}}, r"rl.epsilon_high is 0, but with rl.loss_type: cispo"),
         ({"rl": {"engine": "vllm_colocate"}}, r"rl.engine: vllm_colocate wants the package vllm"),
+        *(
+            ({"rl": {"engine": "vllm_colocate", "vllm": {name: value}}}, f"rl.vllm: {name} is {value!r}; give")
+            for name, value in (
+                ("vllm_tensor_parallel_size", 0),
+                ("vllm_tensor_parallel_size", "two"),
+                ("vllm_gpu_memory_utilization", "half"),
+                ("vllm_gpu_memory_utilization", 50),
+            )
+        ),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=words):
         pipeline.run(make_recipe(method="rl_only", **settings), tmp_path / "run", "rl")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_not_installed_is_asked_for_by_the_stages_that_want_it() -> None:
+    recipe = make_recipe(rl={"engine": "vllm_colocate"})
+    pipeline.check(recipe, "sft")
+    with pytest.raises(RecipeError, match="wants the package vllm"):
+        pipeline.check(recipe, "rl")
+    with pytest.raises(RecipeError, match=r"rl.keep is best"):  # while what contradicts itself is told at once
+        pipeline.check(make_recipe(rl={"keep": "best"}), "traces")
+
+
+@pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "8"), ("RANK", "3"), ("RANK", "x")])
+def test_leftovers_of_torchrun_are_told(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    pipeline.check(make_recipe())
+    monkeypatch.setenv(name, value)
+    with pytest.raises(RecipeError, match=f"The environment has .*{name}={value}.*unset RANK WORLD_SIZE LOCAL_RANK"):
+        pipeline.check(make_recipe())
+    pipeline.check(make_recipe(), "traces")
 
 
 def test_options_of_vllm_are_trls() -> None:
@@ -281,75 +308,8 @@ def test_vllm_is_trls(tmp_path: Path) -> None:
     recipe = make_recipe(
         rl={"engine": "vllm_server", "vllm": {"vllm_server_port": 8123}, "prompts_per_step": 4, "mini_batch": 0}
     )
-    args = rl.configure(recipe, Stage(tmp_path), questions=8)
+    args = rl.configure(recipe, Stage(tmp_path), questions=8, steps=recipe.rl.steps)
     assert (args.use_vllm, args.vllm_mode, args.vllm_server_port) == (True, "server", 8123)
-
-
-# --- whole weights
-
-
-def test_adapters_are_merged_into_the_copy(random_model: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    recipe = make_recipe(model=str(random_model))
-    policy = get_peft_model(load_model(recipe, training=True), LoraConfig(r=2, target_modules="all-linear"))
-    for name, parameter in policy.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    copy = SamplingCopy(lambda: load_model(recipe))
-    copy.follow(policy)
-    ids = torch.tensor([[5, 6, 7, 8]])
-    with torch.no_grad():
-        wanted, given = policy(input_ids=ids).logits, copy.model(input_ids=ids).logits
-        before = load_model(recipe)(input_ids=ids).logits
-    torch.testing.assert_close(given, wanted, rtol=1e-3, atol=1e-3)
-    assert float((before - wanted).abs().max()) > 0.1
-
-
-SHARDED = """
-import sys, torch
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from helpers import make_recipe
-from skillfactory.engines.models import load_model
-from skillfactory.training.policy import SamplingCopy
-torch.distributed.init_process_group("gloo")
-recipe = make_recipe(model=sys.argv[1])
-policy, whole = load_model(recipe, training=True), load_model(recipe, training=True)
-mesh = init_device_mesh("cpu", (2,))
-for layer in policy.model.layers:
-    fully_shard(layer, mesh=mesh)
-fully_shard(policy, mesh=mesh)
-part = policy.model.layers[0].mlp.up_proj.weight
-assert part.to_local().numel() < part.numel(), "it is split"
-copy = SamplingCopy(lambda: load_model(recipe))
-with torch.no_grad():
-    for p in copy.model.parameters():
-        p.zero_()
-copy.follow(policy, here=torch.distributed.get_rank() == 0)
-if torch.distributed.get_rank() == 0:
-    for name, p in whole.named_parameters():
-        assert torch.equal(dict(copy.model.named_parameters())[name], p), name
-"""
-
-
-def test_weights_split_by_fsdp2_are_brought_together(random_model: Path, tmp_path: Path) -> None:
-    script = tmp_path / "sharded.py"
-    script.write_text(SHARDED)
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
-    done = subprocess.run(
-        [*words, str(random_model)], env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_plain_weights_are_given_as_they_are(random_model: Path) -> None:
-    model = load_model(make_recipe(model=str(random_model)))
-    given = dict(whole_weights(model))
-    assert given.keys() == dict(model.named_parameters()).keys()
-    assert all(given[name] is p for name, p in model.named_parameters())
 
 
 # accelerate splits over GPUs alone; told that two processes on CPU are some, it does the same with them.

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,7 @@ from skillfactory.recipes import load_recipe
 from skillfactory.tasks.questions import task_of
 
 needs_vllm = pytest.mark.skipif(
-    find_spec("vllm") is None, reason="needs vLLM, in an environment of its own (docs/howto.md)"
+    find_spec("vllm") is None, reason="needs vLLM, in an environment of its own (docs/howto/engine.md)"
 )
 RECIPES = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.1, max_tokens=60)
 PLAIN = SamplingParams(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, max_tokens=60)
@@ -222,19 +222,38 @@ def test_vllm_missing_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @needs_vllm
+def test_its_processes_end_with_the_stream() -> None:
+    """They hold the memory of GPUs, which training in the same process wants next."""
+    before = cores()
+    done = list(engines.stream(vllm_recipe(), "vllm", texts_of, [ask("1", "hello", 1, GREEDY)]))
+    assert len(done) == 1
+    assert cores() <= before
+
+
+def texts_of(engine: Engine, items: Iterable[Request]) -> Iterator[Completion]:
+    assert cores()
+    yield from engine.generate(items)
+
+
+def cores() -> set[int]:
+    """vLLM's own processes that this one has started and that have not ended."""
+    words = ["ps", "-o", "pid=,stat=,args=", "--ppid", str(os.getpid())]
+    listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    found = [line.split(maxsplit=2) for line in listed.splitlines()]
+    return {int(pid) for pid, state, said in found if "EngineCore" in said and not state.startswith("Z")}
+
+
+@needs_vllm
 @pytest.mark.slow
 def test_a_vllm_that_dies_ends_the_stream() -> None:
     """Its engine is a process of its own."""
+    before = cores()
     doomed = engines.load(vllm_recipe(), engine="vllm")
     long = SamplingParams(1.0, 1.0, 0, 1.0, 1900)
     stream = doomed.generate(ask(str(i), text, i, long) for i, text in enumerate(questions(60)))
     next(stream)
-    listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True
-    )
-    children = [int(line.split()[0]) for line in listed.stdout.splitlines() if "EngineCore" in line]
-    for child in children[-1:]:
-        os.kill(child, signal.SIGKILL)
+    for core in cores() - before:
+        os.kill(core, signal.SIGKILL)
     with pytest.raises(EngineError, match="vLLM broke off"):
         list(stream)
 

@@ -115,10 +115,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     for name, content, told in (
         ("gone.yaml", None, "cannot be read: No such file"),
         ("gone.jsonl", None, "cannot be read: No such file"),
-        ("bad.yaml", b"- question: [", "line 1 is not YAML"),
+        ("bad.yaml", b"- question: [", "line 1: not valid YAML"),
         ("bad.jsonl", b'{"question": 1}\n{', "line 2: not JSON; give one object a line."),
         ("bytes.jsonl", b"\xff", "cannot be read: it is not UTF-8 text"),
-        ("tagged.yaml", b"- !!python/object/apply:os.getcwd []", "is not YAML"),
+        ("tagged.yaml", b"- !!python/object/apply:os.getcwd []", "not valid YAML"),
         ("half.jsonl", b'{"question": "\\ud800", "response": "<answer>2</answer>"}', "half a surrogate pair"),
         ("some.txt", b"", "no known kind of file; give one of .yaml"),
     ):

@@ -12,12 +12,11 @@ from browser import chromium, require_browser, visit
 from markdown_it import MarkdownIt
 from reported import BUDGET, EVIL, check_page, make_report, make_run, plain, printed, recipe_of, trace
 
-from skillfactory import files
 from skillfactory.evaluation.across import Scores
 from skillfactory.records import Question
 from skillfactory.report import claims, experiment, shares
 from skillfactory.report.experiment import Failure, Given, Row, write
-from skillfactory.report.experiment_rows import Cell, Measured, judgement, merged, read
+from skillfactory.report.experiment_rows import Cell, Measured, read
 from skillfactory.report.tables import Table, points
 from skillfactory.report.terminal import print_table
 from skillfactory.store import LoadedRun
@@ -166,29 +165,6 @@ def test_claims_go_by_the_interval(made: Made) -> None:
     assert [row[2] for row in shown.rows] == [claim["verdict"] for claim in made.metrics["claims"]]
 
 
-def test_forcing_that_harms_less_is_no_help() -> None:
-    """C5 rests on what forcing does to SkillFactory's model, too."""
-
-    def row(label: str, standard: float, forced: float) -> Measured:
-        recipe = recipe_of(label, evaluation=forced_recipe)
-        cells = {}
-        for seed in SEEDS:
-            asked = {f"{seed} {i}": i for i in range(40)}
-            scores = {
-                ("rl", "2_digits", mode): {q: float((i * 7 + seed) % 40 < 40 * share) for q, i in asked.items()}
-                for mode, share in (("sampled", standard), (f"forced-{BUDGET}", forced))
-            }
-            cells[seed] = Cell(LoadedRun(Path(), recipe), {}, scores)
-        return Measured(label, label, cells, {"2_digits": "in_domain"})
-
-    forced_recipe = forced()
-    harmed = claims.claims([row("skillfactory", 0.8, 0.6), row("rl_only", 0.8, 0.3)], "rl_only")[4]
-    assert [part.verdict for part in harmed.parts if part.counts] == ["holds", "does not hold"]
-    assert harmed.verdict == "does not hold"
-    helped = claims.claims([row("skillfactory", 0.5, 0.8), row("rl_only", 0.5, 0.55)], "rl_only")[4]
-    assert helped.verdict == "holds"
-
-
 def test_what_lies_below_does_not_hold_and_what_was_not_run_is_not_measured(made: Made, tmp_path: Path) -> None:
     rl_only, ours, _ = made.given.rows
     swapped = [Row("skillfactory", "skillfactory", rl_only.runs), Row("rl_only", "rl_only", ours.runs)]
@@ -201,31 +177,6 @@ def test_what_lies_below_does_not_hold_and_what_was_not_run_is_not_measured(made
     nothing = Made(Given("nothing", "rl_only", [Row("rl_only", "rl_only", {})], [FAILURE], []), tmp_path / "nothing")
     check_page(nothing.page)
     assert FAILURE.retry in nothing.page
-
-
-@pytest.mark.parametrize(
-    ("cell", "verdict"),
-    [
-        (None, "not measured"),
-        ({"mean": 0.1, "low": None, "high": None}, "undecided"),
-        ({"mean": 0.1, "low": 0.01, "high": 0.2}, "holds"),
-        ({"mean": 0.1, "low": 0.0, "high": 0.2}, "undecided"),
-        ({"mean": -0.1, "low": -0.2, "high": -0.01}, "does not hold"),
-        ({"mean": -0.1, "low": -0.2, "high": 0.01}, "undecided"),
-    ],
-)
-def test_verdict(cell: dict[str, Any] | None, verdict: str) -> None:
-    assert claims.verdict_of(cell) == verdict
-
-
-def test_a_claim_holds_where_all_that_it_rests_on_does() -> None:
-    up, across_0, down = ({"mean": m, "low": m - 1, "high": m + 1} for m in (2, 0, -2))
-    parts = {key: claims.Part("x", cell, share=False) for key, cell in (("up", up), ("mid", across_0), ("down", down))}
-    beside = claims.Part("x", down, counts=False)
-    assert claims.Claim("C", "", [parts["up"], beside]).verdict == "holds"
-    assert claims.Claim("C", "", [parts["up"], parts["mid"]]).verdict == "undecided"
-    assert claims.Claim("C", "", [parts["up"], parts["down"]]).verdict == "does not hold"
-    assert claims.Claim("C", "", [beside, claims.Part("x", None)]).verdict == "not measured"
 
 
 def test_one_seed_says_so(made: Made, tmp_path: Path) -> None:
@@ -315,23 +266,6 @@ def test_curves_have_a_band_over_seeds(made: Made) -> None:
     assert lines[2]["reward"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "n_seeds": 3}
 
 
-# --- cost and time
-
-
-def test_busy_time_and_idle_slots() -> None:
-    start = lambda t, cell: {"time": t, "event": "start", "cell": cell, "jobs": 2}  # noqa: E731
-    end = lambda t, cell: {"time": t, "event": "end", "cell": cell, "code": 0}  # noqa: E731
-    log = [start(0, "a"), start(0, "b"), end(10, "a"), end(14, "b")]
-    assert shares.busy(log) == ({"a": 10.0, "b": 14.0}, 4.0)
-    killed = [start(0, "a"), start(0, "b"), end(10, "a"), start(10, "c"), start(500, "b"), start(501, "c"),
-              end(505, "b"), end(507, "c")]  # fmt: skip
-    ran, idle = shares.busy(killed)
-    assert ran == {"a": 10.0, "b": 5.0, "c": 6.0}, "nobody knows when the runner was killed"
-    assert idle == 1 + 2
-    assert shares.busy([]) == ({}, 0.0)
-    assert shares.busy([{"event": "start"}, {"time": "x"}, {"time": 1.0, "event": "end", "cell": "?"}]) == ({}, 0.0)
-
-
 def test_time_is_shared_out_and_adds_up(made: Made) -> None:
     whole = made.metrics["time"][""]
     assert sum(whole[part] for part in shares.PARTS) == pytest.approx(whole["seconds"])
@@ -343,54 +277,6 @@ def test_time_is_shared_out_and_adds_up(made: Made) -> None:
     assert [row[0] for row in shown.rows] == ["rl_only", "ours <b>", "random_order", "all"]
     for row in shown.rows:
         assert sum(float(cell) for cell in row[2:]) == pytest.approx(100, abs=0.5)
-
-
-def test_what_was_lent_is_not_paid_again_and_earlier_rounds_count(tmp_path: Path) -> None:
-    loaded = make_run(tmp_path / "run", recipe_of())
-    manifest = {"finished": True, "seconds": 50.0, "counts": {"tokens": 1000}}
-    for stage, more in (
-        ("attempts-1", {}),
-        ("attempts", {"lent_from": "other-0", "lent": {"seconds": 50.0, "tokens": 1000}}),
-        ("reflections", {"lent_from": "other-0", "lent": {"seconds": 20.0, "tokens": 400}}),
-        ("traces", {"lent_from": "other-0"}),
-    ):
-        (loaded.path / stage).mkdir()
-        files.write_json(loaded.path / stage / "manifest.json", manifest | more)
-    cost = shares.cost_of(Measured("x", "skillfactory", {0: Cell(loaded, {}, {})}, {}))
-    assert list(cost)[:3] == ["questions", "attempts-1", "attempts"]
-    paid = {stage: (facts["seconds"], facts["seconds_paid"], facts["tokens_paid"]) for stage, facts in cost.items()}
-    assert paid["attempts-1"] == (50.0, 50.0, 1000)
-    assert paid["attempts"] == (50.0, 0.0, 0.0)
-    assert paid["reflections"] == (50.0, 30.0, 600), "what was drawn on top of the loan was paid here"
-    assert paid["traces"] == (50.0, 0.0, None)
-
-
-# --- figures
-
-
-def test_informedness_knows_who_does_not_look() -> None:
-    keys = (
-        "correct_called_correct",
-        "correct_called_incorrect",
-        "incorrect_called_incorrect",
-        "incorrect_called_correct",
-    )
-    always = judgement(dict(zip(keys, (0, 10, 90, 0), strict=True)))
-    assert always["informedness"] == 0
-    assert always["prevalence"] == 0.9
-    assert always["f1_if_always"] == pytest.approx(2 * 90 / (2 * 90 + 10))
-    assert judgement(dict(zip(keys, (10, 0, 90, 0), strict=True)))["informedness"] == 1
-    assert judgement(dict(zip(keys, (0, 0, 9, 1), strict=True)))["informedness"] is None
-    assert judgement({}) == {"informedness": None, "prevalence": None, "f1_if_always": None}
-
-
-def test_merged_figures() -> None:
-    one, two = (
-        {"n": 2, "in": {"a": 1.0, "b": None}, "sum": {"x": 1}},
-        {"n": 4, "in": {"a": 3.0}, "sum": {"x": 2, "y": 5}},
-    )
-    assert merged([one, two], summed=("sum",)) == {"n": 3, "in": {"a": 2, "b": None}, "sum": {"x": 3, "y": 5}}
-    assert merged([]) == {}
 
 
 def test_a_change_from_the_base_is_of_its_own_questions(made: Made) -> None:
@@ -431,3 +317,26 @@ def test_hostile_names_and_texts_stay_text(tmp_path: Path) -> None:
     assert "\x1b" not in found.page
     assert all(row["row"].startswith(("'", "(", "<")) for row in found.rows_of("accuracy"))
     assert not math.isnan(found.metrics["time"][""]["seconds"])
+
+
+def test_forcing_that_harms_less_is_no_help() -> None:
+    """C5 rests on what forcing does to SkillFactory's model, too."""
+
+    def row(label: str, standard: float, forced: float) -> Measured:
+        recipe = recipe_of(label, evaluation=forced_recipe)
+        cells = {}
+        for seed in SEEDS:
+            asked = {f"{seed} {i}": i for i in range(40)}
+            scores = {
+                ("rl", "2_digits", mode): {q: float((i * 7 + seed) % 40 < 40 * share) for q, i in asked.items()}
+                for mode, share in (("sampled", standard), (f"forced-{BUDGET}", forced))
+            }
+            cells[seed] = Cell(LoadedRun(Path(), recipe), {}, scores)
+        return Measured(label, label, cells, {"2_digits": "in_domain"})
+
+    forced_recipe = forced()
+    harmed = claims.claims([row("skillfactory", 0.8, 0.6), row("rl_only", 0.8, 0.3)], "rl_only")[4]
+    assert [part.verdict for part in harmed.parts if part.counts] == ["holds", "does not hold"]
+    assert harmed.verdict == "does not hold"
+    helped = claims.claims([row("skillfactory", 0.5, 0.8), row("rl_only", 0.5, 0.55)], "rl_only")[4]
+    assert helped.verdict == "holds"

@@ -183,32 +183,43 @@ def test_answers_to_dev_questions_need_a_copy_and_a_cache_as_well() -> None:
     assert measured.total - plain.total == qwen().bytes
 
 
+def test_a_kl_term_needs_the_model_at_the_start() -> None:
+    def held(**settings: Any) -> dict[str, int]:
+        return needed(recipe(rl={"beta": 0.1, "micro_batch": 1} | settings.pop("rl", {}), **settings), "rl").parts
+
+    assert held()["reference model"] == 4 * qwen().parameters
+    assert held(training={"devices": 4, "shard": "fsdp2"})["reference model"] == qwen().parameters
+    assert held(training={"devices": 4, "shard": "zero2"})["reference model"] == 2 * qwen().parameters
+    assert "reference model" not in held(rl={"lora": {"rank": 8}})  # adapters are switched off for it
+    assert "reference model" not in held(rl={"beta": 0})
+
+
 # --- the machine, and advice
 
 
 def test_nothing_is_said_where_it_fits() -> None:
     tiny = make_recipe()
-    assert room.check_memory(tiny, "sft") == room.check_memory(tiny, "rl") == []
-    assert room.check_memory(make_recipe(model="org/of-a-size-that-nobody-knows"), "rl") == []
+    assert room.check_memory(tiny, "sft") == room.check_memory(tiny, "rl") == {}
+    assert room.check_memory(make_recipe(model="org/of-a-size-that-nobody-knows"), "rl") == {}
 
 
 def test_a_warning_names_parts_and_settings_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny base with 600 MB: the warning's own advice is followed, and then there is none."""
     monkeypatch.setattr(room, "main_memory", lambda: (600 * 10**6, 10**9))
     large = make_recipe(sft={"micro_batch": 64, "batch_size": 64}, traces={"max_tokens": 1000})
-    (sign,) = room.check_memory(large, "sft")
-    assert sign.name == "memory"
-    assert "600 MB" not in sign.text
-    assert "where 0.6 GB are free (training: activations" in sign.text
-    key, value = sign.text.rpartition("; ")[2].partition(" would come to")[0].split("=")
+    found = room.check_memory(large, "sft")
+    assert set(found) == {"memory"}
+    assert "600 MB" not in found["memory"]
+    assert "where 0.6 GB are free (training: activations" in found["memory"]
+    key, value = found["memory"].rpartition("; ")[2].partition(" would come to")[0].split("=")
     assert key == "sft.micro_batch"
-    assert room.check_memory(changed(large, {key: int(value)}), "sft") == []
+    assert room.check_memory(changed(large, {key: int(value)}), "sft") == {}
 
 
 def test_lengths_of_the_run_count_where_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "main_memory", lambda: (600 * 10**6, 10**9))
     large = make_recipe(sft={"micro_batch": 64, "batch_size": 64}, traces={"max_tokens": 1000})
-    assert room.check_memory(large, "sft", Lengths(20, 60)) == []
+    assert room.check_memory(large, "sft", Lengths(20, 60)) == {}
 
 
 def gpu(free: float, gpus: int = 8) -> Callable[..., tuple[Device, int, int]]:
@@ -248,16 +259,16 @@ def test_what_cannot_even_hold_its_state_is_refused(large: str, monkeypatch: pyt
     with pytest.raises(RecipeError, match=r"alone take 122 GB of a GPU's 80 GB; .*training\.shard=fsdp2"):
         room.check_memory(made, "sft")
     own = changed(made, {"training.accelerate": "mine.yaml"})  # which may put the optimizer elsewhere
-    assert [sign.name for sign in room.check_memory(own, "sft")] == ["memory"]
+    assert set(room.check_memory(own, "sft")) == {"memory"}
 
 
 def test_main_memory_of_several_processes(large: str, monkeypatch: pytest.MonkeyPatch) -> None:
     split = {"model": large, "training.devices": 4, "training.shard": "fsdp2", "sft.gradient_checkpointing": True}
     monkeypatch.setattr(room, "here", gpu(79))
     monkeypatch.setattr(room, "main_memory", lambda: (100 * 10**9, 128 * 10**9))
-    (sign,) = room.check_memory(changed(recipe(), split), "sft")
-    assert sign.name == "main_memory"
-    assert "122 GB of main memory" in sign.text
+    found = room.check_memory(changed(recipe(), split), "sft")
+    assert set(found) == {"main_memory"}
+    assert "122 GB of main memory" in found["main_memory"]
 
 
 def test_control_groups_limit_what_is_free(tmp_path: Path) -> None:

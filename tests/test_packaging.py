@@ -16,7 +16,6 @@ from packaging.requirements import Requirement
 import skillfactory
 
 ROOT = Path(__file__).parents[1]
-OF_NO_USER = ("tests/", "benchmarks/", "docs/", ".github/", "runs/")
 ONLY_WITH_AN_EXTRA = ("openai", "ray", "peft", "vllm", "verl", "deepspeed", "reasoning_gym", "wandb", "tensorboard")
 
 

@@ -280,7 +280,8 @@ def test_memory_is_said_by_stage_and_part() -> None:
     drawn = Console(width=200, no_color=True)
     with drawn.capture() as shown:
         drawn.print(dry_run.memory_table(held), dry_run.basis_lines(basis_of(made)))
-    for words in ("does not fit", "optimizer 56 GB", "4 GPUs of 80 GB would do, with training.devices=4", "guess"):
+    for words in ("does not fit", "optimizer 56 GB", "4 GPUs of 80 GB would do, with training.devices=4", "guess",
+                  "main memory: 28 GB"):  # fmt: skip
         assert words in shown.get(), words
     tiny = basis_of(make_recipe())["memory"]
     assert all(each["fits"] for each in tiny["stages"].values())
@@ -290,6 +291,16 @@ def test_disk_of_a_training_is_checkpoints_at_most_and_models_at_the_end() -> No
     rl = figures(recipe(rl={"steps": 150, "keep_every": 50}))["rl"]
     assert rl.most.disk == 7e9 * (2 * 3 + 2 * 12)
     assert rl.expected.disk == 7e9 * 2 * 3
+    best = figures(recipe(rl={"steps": 150, "keep": "best", "dev_every": 5}))["rl"]
+    assert best.most.disk == 7e9 * (2 * 2 + 2 * 12)  # one that may be better is written beside the best so far
+    assert best.expected.disk == 7e9 * 2
+
+
+def test_a_reference_model_is_one_more_forward_pass() -> None:
+    made = (recipe(rl={"beta": beta, "mini_batch": 0}, estimate={"layer_ms": 0}) for beta in (0, 0.1))
+    hours = [figures(each)["rl"].most.gpu_hours or 0 for each in made]
+    sampled = 2 / 0.15  # operations a parameter and token, by the share of the peak that is reached
+    assert hours[1] / hours[0] == pytest.approx((sampled + 8 / 0.3) / (sampled + 6 / 0.3))
 
 
 def test_what_is_not_known_is_not_made_up() -> None:

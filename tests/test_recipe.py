@@ -54,7 +54,7 @@ def test_overrides_reach_every_depth_and_are_read_as_yaml(good: Path) -> None:
     assert recipe.questions.sft == 8
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5))
+@given(st.recursive(st.none() | st.booleans() | st.integers(1 - 2**63, 2**63 - 1) | st.text(), st.lists, max_leaves=5))
 def test_an_override_means_what_its_yaml_means(value: object) -> None:
     data: dict[str, object] = {}
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=False)

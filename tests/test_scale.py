@@ -1,6 +1,5 @@
 """docs/scaling.md has the tables that benchmarks/scale.py computes, and its assumptions are the recipes'."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -19,13 +18,9 @@ PAGE = (ROOT / "docs" / "scaling.md").read_text()
 def scale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The script, on a machine that has none of the models."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("scale", ROOT / "benchmarks" / "scale.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    import scale
+
+    return scale
 
 
 def test_the_page_has_the_tables_as_they_are_computed(scale: ModuleType) -> None:

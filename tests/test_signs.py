@@ -18,6 +18,7 @@ from skillfactory.recipe import Rl
 from skillfactory.stage import Stage
 from skillfactory.store import Run
 from skillfactory.training import common, signs
+from skillfactory.training.metrics import MetricsFile
 from skillfactory.training.signs import Line, Sign
 from skillfactory.training.watching import Patience, SignsTold
 
@@ -193,13 +194,13 @@ class State:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Callable[..., tuple[Run, SignsTold, Patience, common.MetricsFile]]:
+def running(tmp_path: Path) -> Callable[..., tuple[Run, SignsTold, Patience, MetricsFile]]:
     """A stage `rl` of an open run, as rl.py watches it: two updates a step."""
 
-    def begin(start: int = 0) -> tuple[Run, SignsTold, Patience, common.MetricsFile]:
+    def begin(start: int = 0) -> tuple[Run, SignsTold, Patience, MetricsFile]:
         opened = Run.open(tmp_path / "run", make_recipe())
         stage = opened.begin("rl", {}, {})
-        metrics = common.MetricsFile(stage.path, lambda logs: logs.get("figures"), lambda *_, **__: None, start)
+        metrics = MetricsFile(stage.path, lambda logs: logs.get("figures"), lambda *_, **__: None, start)
         told = SignsTold(opened, stage, metrics, lambda lines: signs.of_rl(lines, RL))
         return opened, told, Patience(RL, metrics, 2, told), metrics
 
@@ -277,8 +278,20 @@ def test_rl_in_which_nothing_was_ever_right_fails(running: Callable[..., Any]) -
     opened.close()
 
 
-def test_a_run_whose_rollouts_are_all_alike_ends_early_and_keeps_its_model(tmp_path: Path) -> None:
-    recipe = small_rl(rl={"steps": 9, "patience": 2, "temperature": 1e-3, "keep_every": 0})
+def killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_whose_rollouts_are_all_alike_ends_early_and_keeps_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is killed after its last step, which a checkpoint of its own keeps: no step is added to it."""
+    recipe = small_rl(rl={"steps": 9, "patience": 2, "temperature": 1e-3, "keep_every": 0, "save_every": 50})
+    with monkeypatch.context() as patch:
+        patch.setattr(common, "save_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(recipe, tmp_path / "run", "rl")
+    assert [path.name for path in (tmp_path / "run/rl/checkpoints").glob("*-*")] == ["checkpoint-4"]
     pipeline.run(recipe, tmp_path / "run", "rl")
     manifest = Stage(tmp_path / "run" / "rl").manifest
     assert manifest["counts"]["steps"] == len(metrics_of(tmp_path / "run")) == 2

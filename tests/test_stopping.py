@@ -20,6 +20,7 @@ from skillfactory.children import Child
 from skillfactory.errors import StoppedError
 from skillfactory.store import Run
 from skillfactory.training import common, stopping
+from skillfactory.training.metrics import METRICS
 
 # --- the callback
 
@@ -136,7 +137,7 @@ def test_a_run_goes_on_where_sigterm_stopped_it(tmp_path: Path) -> None:
     run, whole = tmp_path / "stopped", tmp_path / "whole"
     with subprocess.Popen(command(tmp_path, run), stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 240
-        while not (run / "rl" / common.METRICS).exists():  # the first step's first update is done, its second goes on
+        while not (run / "rl" / METRICS).exists():  # the first step's first update is done, its second goes on
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.005)

@@ -12,21 +12,22 @@ from datasets import Dataset
 from helpers import TASK, make_recipe
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from skillfactory.engines.models import ChatTokenizer, load_model
 from skillfactory.errors import RecipeError
-from skillfactory.evaluation.skill_use import read_skills
+from skillfactory.planning.steps import sft_batch, updates_per_step
 from skillfactory.recipe import Recipe, Rl, Sft, TaskSpec, changed
-from skillfactory.records import Response, Step, Trace
+from skillfactory.records import Step, Trace
 from skillfactory.stage import Stage
 from skillfactory.tasks.multiplication import Multiplication
 from skillfactory.training import common, rl, sft
 from skillfactory.training.grpo import LengthSortedGRPOTrainer, by_length
+from skillfactory.training.metrics import METRICS, MetricsFile
 from skillfactory.training.policy import SamplingCopy
 from skillfactory.training.reward import make_reward
-from skillfactory.training.skills import SKILLS, skill_use
-from skillfactory.training.steps import sft_batch, updates_per_step
+from skillfactory.training.skills import skill_use
 
 # --- micro-batches
 
@@ -123,7 +124,7 @@ def one_step(
     )  # fmt: skip
     gradients: dict[str, torch.Tensor] = {}
 
-    class Keep(common.TrainerCallback):  # type: ignore[misc]
+    class Keep(TrainerCallback):  # type: ignore[misc]
         def on_pre_optimizer_step(self, *_: Any, model: Any, **__: Any) -> None:
             gradients.update({name: p.grad.clone() for name, p in model.named_parameters()})
 
@@ -211,7 +212,7 @@ def test_updates_a_step_follow_from_the_mini_batch() -> None:
 def test_trl_is_told_the_recipes_numbers(changes: dict[str, int], tmp_path: Path) -> None:
     section = {"steps": 3, "prompts_per_step": 16, "group_size": 8, "micro_batch": 8, "mini_batch": 0, "save_every": 2}
     recipe = make_recipe(rl=section | changes)
-    args = rl.configure(recipe, Stage(tmp_path), questions=20)
+    args = rl.configure(recipe, Stage(tmp_path), questions=20, steps=recipe.rl.steps)
     settings = recipe.rl
     mini = settings.mini_batch or 16
     assert args.generation_batch_size == 16 * settings.group_size, "rollouts of a step"
@@ -245,74 +246,6 @@ def test_a_check_that_breaks_is_no_reward(monkeypatch: pytest.MonkeyPatch) -> No
     assert reward(completions=said, question_id=[question.id], log_metric=lambda *_: None) == [None]
 
 
-# --- skills of rollouts
-
-SEARCH = """<think>
-<sample>
-3 * 4 = 13. <answer> 13 </answer>
-</sample>
-<reflect>
-No: <verdict>Incorrect</verdict>
-</reflect>
-Let me try again.
-<sample>
-It is <answer>\\boxed{13}</answer>
-</sample>
-<reflect>
-<verdict>incorrect</verdict> or rather <verdict>correct</verdict>
-</reflect>
-<sample>
-I give up.
-</sample>
-<reflect>
-Hm.
-</reflect>
-</think>
-<answer>12</answer>"""
-
-
-def test_skills_of_rollouts_are_counted_by_their_tags() -> None:
-    assert skill_use([SEARCH]) == {
-        "answers": 2, "distinct_answers": 1, "retries": 2, "reflections": 3, "incorrect_verdicts": 0.5, "malformed": 0,
-    }  # fmt: skip
-    plain = "First <answer>12</answer>, no, <answer>Twelve</answer>, or <answer>tw elve</answer>. <answer>"
-    assert skill_use([plain]) == {
-        "answers": 3, "distinct_answers": 2, "retries": 0, "reflections": 0, "malformed": 0,
-    }  # fmt: skip
-    assert skill_use([SEARCH, plain, "", "</sample>"]) == {
-        "answers": 1.25, "distinct_answers": 0.75, "retries": 0.5, "reflections": 0.75, "incorrect_verdicts": 0.5,
-        "malformed": 0.25,
-    }  # fmt: skip
-
-
-PIECES = [
-    "<sample>", "</sample>", "<reflect>", "</reflect>", "<answer>", "</answer>", "<answer>12</answer>", "12", "13",
-    "\n", "<verdict>Correct</verdict>", "<verdict>incorrect</verdict>", "<think>", "</think>",
-]  # fmt: skip
-
-
-@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
-def test_rollouts_and_responses_are_read_alike(text: str) -> None:
-    task = Multiplication()
-    question = task.make(a=3, b=4)
-    response = Response(question.id, "rl", "same", "sampled", 0, text, "", "wrong", "", "length", 1)
-    measured = read_skills(task, question, response)
-    seen = skill_use([text])
-    for name in ("answers", "distinct_answers", "retries", "reflections", "malformed"):
-        assert seen[name] == getattr(measured, name), name
-
-
-def test_a_line_of_metrics_has_the_skills_that_were_logged() -> None:
-    class Counter:
-        dry = 0
-        seconds = 1.0
-
-    logs = {"reward": 0.5, "completions/mean_length": 5.0, "frac_reward_zero_std": 1.0, "completions/clipped_ratio": 0}
-    line = rl._line(logs | {"skills/answers": 2.0, "skills/malformed": 0.0}, Counter(), Rl())  # type: ignore[arg-type]
-    assert line is not None
-    assert {name: line[name] for name in SKILLS} == dict.fromkeys(SKILLS) | {"answers": 2.0, "malformed": 0.0}
-
-
 # --- SFT
 
 
@@ -338,7 +271,7 @@ def checkpoint(folder: Path, step: int, state: str | None = None, optimizer: boo
     path = folder / "checkpoints" / f"checkpoint-{step}"
     path.mkdir(parents=True)
     if optimizer:
-        (path / "optimizer.pt").write_bytes(b"")
+        torch.save({}, path / "optimizer.pt")
     text = json.dumps({"global_step": step}) if state is None else state
     if text:
         (path / "trainer_state.json").write_text(text)
@@ -360,12 +293,12 @@ def test_the_newest_whole_checkpoint_is_taken_and_broken_ones_go(tmp_path: Path)
 
 
 def test_metrics_of_steps_that_a_kill_undid_are_dropped(tmp_path: Path) -> None:
-    file = tmp_path / common.METRICS
+    file = tmp_path / METRICS
     file.write_text(
         "".join(json.dumps({"step": step, "loss": 1.0}) + "\n" for step in (1, 2, 3, 4)) + '{"step": 5, "lo'
     )
     advanced: list[dict[str, Any]] = []
-    metrics = common.MetricsFile(tmp_path, sft._line, lambda n, **figures: advanced.append(figures), 2)
+    metrics = MetricsFile(tmp_path, sft._line, lambda n, **figures: advanced.append(figures), 2)
     for loss in (0.5, 0.25):
         metrics.on_log(None, None, None, {"loss": loss, "learning_rate": 1e-3})
         metrics.on_log(None, None, None, {"train_runtime": 3.0})

@@ -15,6 +15,7 @@ import yaml
 from helpers import make_recipe
 from traces_run import make_trace
 
+from skillfactory import pipeline
 from skillfactory.engines.models import load_model
 from skillfactory.errors import RecipeError, SkillFactoryError
 from skillfactory.recipe import Recipe
@@ -121,7 +122,7 @@ def test_other_settings(tmp_path: Path) -> None:
 )
 def test_refusals(sections: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as error:
-        llamafactory.check(with_it(**sections))
+        pipeline.check(with_it(**sections))
     assert message in str(error.value)
 
 

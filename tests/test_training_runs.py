@@ -25,7 +25,8 @@ from skillfactory.errors import RecipeError
 from skillfactory.planning import plan, sizes
 from skillfactory.recipe import Recipe
 from skillfactory.stage import Stage
-from skillfactory.training import common, loggers
+from skillfactory.training import loggers
+from skillfactory.training.metrics import METRICS
 
 COUNTDOWN = {"name": "countdown", "params": {"count": 3, "high": 9, "target_high": 20}}
 
@@ -67,7 +68,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "rl" / common.METRICS).read_text().splitlines()]
+    return [json.loads(line) for line in (run / "rl" / METRICS).read_text().splitlines()]
 
 
 def test_a_kept_step_is_what_training_would_have_ended_with_there(trained: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ tests/interop/test_verl.py holds the same files against verl itself.
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -18,77 +17,21 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from helpers import make_recipe
+from played_verl import Stage, with_verl
 
 from skillfactory.curation.prompts import prompts_of
 from skillfactory.engines.models import load_model
 from skillfactory.errors import NothingLeftError, RecipeError, SkillFactoryError
-from skillfactory.recipe import Recipe
 from skillfactory.records import Question
-from skillfactory.store import Run, load_run
+from skillfactory.store import load_run
 from skillfactory.tasks import deadline
 from skillfactory.tasks.questions import make_questions
 from skillfactory.training import development
-from skillfactory.training.elsewhere import programs, verl, verl_log, verl_reward, verl_settings
+from skillfactory.training.elsewhere import programs, verl, verl_log, verl_reward
 from skillfactory.training.elsewhere.verl_log import Steps
-from skillfactory.training.elsewhere.verl_settings import Job
 from skillfactory.training.order import PromptOrder
 from skillfactory.training.reward import make_rewards
 from skillfactory.training.skills import skill_use
-
-RL = {"steps": 4, "prompts_per_step": 2, "group_size": 4, "mini_batch": 2, "micro_batch": 2, "max_tokens": 12,
-      "save_every": 2}  # fmt: skip
-
-
-class Stage:
-    """A run up to RL, and a Python that plays verl's."""
-
-    def __init__(self, folder: Path, model: Path, **rl: Any) -> None:
-        self.folder = folder
-        self.python, self.play_file = folder / "bin" / "python", folder / "play.json"
-        self.python.parent.mkdir()
-        fake = Path(__file__).with_name("fake_verl.py")
-        self.python.write_text(f'#!/bin/sh\nexec {sys.executable} {fake} "$@"\n')
-        self.python.chmod(self.python.stat().st_mode | stat.S_IXUSR)
-        self.model = model
-        self.recipe = self.make(**rl)
-        self.play(model=str(model), pattern=[2])
-
-    def make(self, **rl: Any) -> Recipe:
-        system = {"backend": "verl", "verl": {"python": str(self.python)}}
-        return make_recipe(model=str(self.model), machine={}, rl=RL | rl, training=system)
-
-    def play(self, **how: Any) -> None:
-        old = json.loads(self.play_file.read_text()) if self.play_file.exists() else {}
-        new = self.play_file.with_suffix(".new")
-        new.write_text(json.dumps(old | how))
-        new.replace(self.play_file)
-
-    def train(self) -> None:
-        with Run.open(self.folder / "run", self.recipe) as run:
-            made = make_questions(self.recipe)
-            stage = run.begin("questions", {}, {})
-            if not stage.is_finished():
-                stage.append(made.rows)
-                stage.write_json("sets.json", made.sets)
-                stage.finish()
-            run.begin("rl", {}, {})
-            verl.run(self.recipe, run)
-
-    @property
-    def rl(self) -> Path:
-        return self.folder / "run" / "rl"
-
-    def lines(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.rl / name).read_text().splitlines()]
-
-    def counts(self) -> dict[str, Any]:
-        manifest = load_run(self.folder / "run").manifest("rl")
-        assert manifest["finished"]
-        return dict(manifest["counts"])
-
-    def merged(self) -> list[str]:
-        return (self.folder / "merged").read_text().split()
 
 
 @pytest.fixture
@@ -100,131 +43,6 @@ def stage(tmp_path: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch) -
     verl._probe.cache_clear()
     yield made
     verl._probe.cache_clear()
-
-
-def with_verl(**sections: Any) -> Recipe:
-    system = {"backend": "verl", "verl": {"python": sys.executable}} | sections.pop("training", {})
-    return make_recipe(**{"machine": {}, "rl": RL | sections.pop("rl", {}), "training": system} | sections)
-
-
-def settings(recipe: Recipe, done: int = 0) -> dict[str, Any]:
-    folder = Path("/runs/r/rl/verl")
-    return verl_settings.settings(
-        recipe, Job(folder, folder / "reward.py", "/models/sft", 77, done, "name", {"A": "b"})
-    )
-
-
-# --- settings
-
-
-def test_the_papers_settings() -> None:
-    recipe = Recipe.model_validate(make_recipe().model_dump() | {"rl": {"schedule": "constant_with_warmup"}})
-    found = settings(recipe)
-    actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
-    wanted = {
-        "algorithm.adv_estimator": "grpo", "data.train_batch_size": 256, f"{actor}.ppo_mini_batch_size": 32,
-        f"{rollout}.n": 16, "trainer.total_training_steps": 150, "data.max_response_length": 4096,
-        f"{actor}.optim.lr": 1e-6, f"{actor}.use_kl_loss": False, "algorithm.use_kl_in_reward": False,
-        f"{actor}.loss_agg_mode": "seq-mean-token-mean", f"{actor}.clip_ratio_low": 0.2,
-        f"{actor}.clip_ratio_high": 0.2, f"{rollout}.name": "vllm", f"{actor}.strategy": "fsdp2",
-        "trainer.resume_mode": "auto", f"{rollout}.temperature": 1.0, f"{actor}.optim.lr_warmup_steps": 8,
-        "data.max_prompt_length": 77, "actor_rollout_ref.model.path": "/models/sft",
-        "trainer.logger": ["console", "file"], "+ray_kwargs.ray_init.runtime_env.env_vars.A": "b",
-    }  # fmt: skip
-    assert {name: found[name] for name in wanted} == wanted
-    assert not any("lora" in name or "kl_loss_coef" in name or "reward_kwargs" in name for name in found)
-
-
-@pytest.mark.parametrize(
-    ("rl", "wanted"),
-    [
-        ({"loss_type": "dapo", "epsilon_high": 0.28}, {"loss_agg_mode": "token-mean", "clip_ratio_high": 0.28}),
-        ({"loss_type": "dr_grpo"}, {"loss_agg_mode": "seq-mean-token-sum-norm", "loss_scale_factor": 12}),
-        ({"loss_type": "cispo", "epsilon_high": 5.0}, {"clip_ratio_low": 1.0, "clip_ratio_high": 4.0,
-                                                       "policy_loss.loss_mode": "cispo"}),
-        ({"loss_type": "sapo"}, {"policy_loss.loss_mode": "sapo", "loss_agg_mode": "seq-mean-token-mean"}),
-        ({"importance": "sequence"}, {"policy_loss.loss_mode": "gspo", "loss_agg_mode": "seq-mean-token-mean"}),
-        ({"iterations": 3}, {"ppo_epochs": 3}),
-        ({"beta": 0.05}, {"use_kl_loss": True, "kl_loss_coef": 0.05, "kl_loss_type": "low_var_kl"}),
-        ({"schedule": "cosine", "warmup": 0.5}, {"optim.lr_scheduler_type": "cosine", "optim.lr_warmup_steps": 2}),
-        ({"schedule": "constant", "warmup": 0.5}, {"optim.lr_warmup_steps": 0}),
-    ],
-)  # fmt: skip
-def test_the_recipes_losses(rl: dict[str, Any], wanted: dict[str, Any]) -> None:
-    found = settings(with_verl(rl=rl))
-    assert {name: found[f"actor_rollout_ref.actor.{name}"] for name in wanted} == wanted
-
-
-def test_other_settings() -> None:
-    found = settings(
-        with_verl(
-            rl={"lora": {"rank": 8}, "scale_rewards": "none", "shaping": {"overlong": 3}, "dev_every": 2},
-            training={"devices": 4, "verl": {"nodes": 2}}, report_to=["wandb"], evaluation=EVALUATION,
-        )
-    )  # fmt: skip
-    model = "actor_rollout_ref.model"
-    assert (found["trainer.n_gpus_per_node"], found["trainer.nnodes"]) == (4, 2)
-    assert (found[f"{model}.lora_rank"], found[f"{model}.lora_alpha"], found[f"{model}.lora.merge"]) == (8, 16, True)
-    assert found["algorithm.norm_adv_by_std_in_grpo"] is False
-    assert found["reward.reward_manager.name"] == "dapo"
-    assert found["+reward.reward_kwargs.overlong_buffer_cfg.len"] == 3
-    assert found["trainer.logger"] == ["console", "file", "wandb"]
-    assert (found["trainer.test_freq"], found["trainer.val_before_train"]) == (2, True)
-    assert found["actor_rollout_ref.rollout.val_kwargs.temperature"] == 0.4
-    assert settings(with_verl(rl={"dev_every": 2}), done=2)["trainer.val_before_train"] is False
-
-
-EVALUATION = {"temperature": 0.4, "sets": {"s": {"task": {"name": "multiplication"}}}}
-
-
-@pytest.mark.parametrize(
-    ("rl", "every", "kept"),
-    [
-        ({"save_every": 50}, 50, 1), ({"save_every": 50, "keep_every": 20}, 10, None),
-        ({"save_every": 50, "keep": "best", "dev_every": 5}, 5, None), ({"save_every": 50, "dev_every": 5}, 50, 1),
-    ],
-)  # fmt: skip
-def test_checkpoints_that_are_needed_are_made(rl: dict[str, Any], every: int, kept: int | None) -> None:
-    found = settings(with_verl(rl=rl))
-    assert (found["trainer.save_freq"], found["trainer.max_actor_ckpt_to_keep"]) == (every, kept)
-
-
-def test_the_users_options_win() -> None:
-    options = {"actor_rollout_ref.rollout.n": 5, "+reward.reward_kwargs.max_resp_len": 9, "trainer.device": "npu"}
-    found = settings(with_verl(rl={"shaping": {"overlong": 3}}, training={"verl": {"options": options}}))
-    assert list(found)[-3:] == list(options)
-    assert {name: found[name] for name in options} == options
-    plain = {"reward.reward_kwargs.max_resp_len": 9}
-    found = settings(with_verl(rl={"shaping": {"overlong": 3}}, training={"verl": {"options": plain}}))
-    assert [name for name in found if "max_resp_len" in name] == ["reward.reward_kwargs.max_resp_len"]
-
-
-def test_hydras_grammar() -> None:
-    given = {"a": True, "b": None, "c": 1e-06, "d": "it's", "e": ["x", 1], "f": {"g": [False]}, "h": "end\\", "~i": ""}
-    assert verl_settings.overrides(given) == [
-        "a=true", "b=null", "c=1e-06", r"d='it\'s'", "e=['x',1]", "f={g:[false]}", r"h='end\\'", "~i",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("sections", "message"),
-    [
-        ({"rl": {"scale_rewards": "batch"}}, "cannot do rl.scale_rewards: batch; say group or none"),
-        ({"rl": {"mask_truncated": True}}, "cannot do rl.mask_truncated"),
-        ({"rl": {"loss_type": "bnpo"}}, "cannot do rl.loss_type: bnpo; say dapo"),
-        ({"rl": {"loss_type": "dapo", "importance": "sequence"}}, "rl.importance: sequence with rl.loss_type: dapo"),
-        ({"rl": {"schedule": "linear"}}, "rl.schedule: linear"),
-        ({"rl": {"more_tokens": 5}}, "raise rl.steps"),
-        ({"rl": {"lora": {"rank": 4, "dropout": 0.1}}}, "rl.lora.dropout; say 0"),
-        ({"machine": {"device": "cpu"}}, "machine.device: cpu; it needs CUDA GPUs"),
-        ({"training": {"devices": 2, "verl": {"nodes": 4}}}, r"rl.micro_batch \(2\) x training.devices \(8\) must"),
-        ({"training": {"verl": {"python": ""}}}, "training.verl.python is not set; give the Python"),
-        ({"training": {"verl": {"python": "/none/such"}}}, "training.verl.python: there is no /none/such"),
-    ],
-)
-def test_refusals(sections: dict[str, Any], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
-        verl.check(with_verl(**sections))
 
 
 def test_an_environment_without_verl_is_told(stage: Stage) -> None:

@@ -167,9 +167,9 @@ def test_budget_is_kept_and_sets_are_even(tmp_path: Path) -> None:
 
 def test_long_texts_are_cut_with_a_note(tmp_path: Path) -> None:
     recipe = recipe_of(n=1, evaluation={"samples": 1, "sets": {"easy": {"task": EASY, "n": 1}}})
-    run = make_run(tmp_path / "run", lambda *_: "x" * 1_000_000 + "</sample>", recipe, models=("base",))
+    run = make_run(tmp_path / "run", lambda *_: "x" * 900_000 + "</sample>", recipe, models=("base",))
     (entry,) = data_of(build([run], ["run"]))["responses"]
-    assert (len(entry["pieces"][0][1]), entry["more"], entry["malformed"]) == (20_000, 980_009, 1)
+    assert (len(entry["pieces"][0][1]), entry["more"], entry["malformed"]) == (20_000, 880_009, 1)
     (entry,) = data_of(build([run], ["run"], 12_000))["responses"]
     assert len(entry["pieces"][0][1]) == 5_000  # rather than no question at all
 

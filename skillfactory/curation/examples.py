@@ -17,6 +17,7 @@ import yaml
 from skillfactory.curation.prompts import Example as Turn
 from skillfactory.curation.prompts import Prompt, Prompts, read_yaml
 from skillfactory.errors import RecipeError
+from skillfactory.plain_yaml import read_text
 from skillfactory.tasks.answers import extract_answer
 
 VARIANT = "bolt"
@@ -43,7 +44,7 @@ class Example:
 def load_examples(path: str) -> tuple[Example, ...]:
     """The examples of a file, or shipped ones by their name. Raises RecipeError naming file, row and key."""
     file = find_examples(path)
-    rows = _lines(file) if file.suffix in (".jsonl", ".json") else _yaml(file)
+    rows = _lines(file) if file.suffix in (".jsonl", ".json") else read_yaml(str(file), "")
     if not isinstance(rows, list):
         raise RecipeError(f"Examples {path}: not a list; give a list of examples with `question` and `response`.")
     if not rows:
@@ -125,20 +126,9 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
 _Dumper.add_representer(str, _text)
 
 
-def _yaml(file: Path) -> Any:
-    try:
-        return read_yaml(str(file), "")
-    except RecipeError:
-        raise
-    except (ValueError, RecursionError) as error:  # such as a date that is none
-        raise RecipeError(
-            f"Examples {file}: not YAML that can be read; quote texts, or write them as blocks."
-        ) from error
-
-
 def _lines(file: Path) -> list[Any]:
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_text(file).removeprefix("\ufeff").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise RecipeError(f"Examples {file} cannot be read: {why}.") from error

@@ -11,9 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from skillfactory import recipes
 from skillfactory.curation.pool import HINTED, is_hinted
 from skillfactory.errors import RecipeError
 from skillfactory.recipe import Attempts
@@ -168,14 +168,4 @@ def first_problem(error: ValidationError) -> str:
 
 def read_yaml(path: str, built_in: str) -> Any:
     """A YAML file of the user's, or ours of that name. Raises RecipeError naming file and line."""
-    try:
-        text = (Path(path) if path else files("skillfactory.curation") / built_in).read_text(encoding="utf-8")
-        return yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path or built_in} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise RecipeError(
-            f"{path or built_in}{where} is not YAML: {getattr(error, 'problem', None) or error}."
-        ) from error
+    return recipes.read_yaml(Path(path) if path else Path(str(files("skillfactory.curation") / built_in)))[0]

@@ -40,7 +40,12 @@ def stream(
     if engine == "ray":
         yield from import_module("skillfactory.engines.ray").stream(recipe, work, items, model)
     else:
-        yield from work(load(recipe, model, engine), items)
+        source = load(recipe, model, engine)
+        try:
+            yield from work(source, items)
+        finally:
+            if hasattr(source, "close"):  # vLLM's: the others hold nothing that outlives them
+                source.close()
 
 
 def load_tokenizer(recipe: Recipe) -> TokenCounter:

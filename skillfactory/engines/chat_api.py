@@ -1,20 +1,17 @@
-"""The OpenAI chat API as servers really speak it: what is asked, what an answer holds, what an error means."""
+"""The OpenAI chat API as servers really speak it: what is asked, and what an error means."""
 
 import json
 import random
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field, ValidationError
-
+from skillfactory.characters import one_line
 from skillfactory.engines.base import Request, SamplingParams
+from skillfactory.engines.chat_answer import FailedTryError, is_page
 from skillfactory.errors import EngineError
 from skillfactory.recipe import OpenAI
-from skillfactory.records import FinishReason
 
 if TYPE_CHECKING:
     from openai import APIStatusError
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
 LONGEST_PAUSE = 60.0  # seconds between two tries
 LONGEST_WAIT = 600.0  # seconds of a Retry-After that are honoured
 SEEDS = 2**31 - 1  # what every server takes: some hold seeds in 32 bits, and give the largest a meaning of their own
-FINISHED: dict[str | None, FinishReason] = {"stop": "stop", "length": "length"}
-REFUSALS = ("content_filter", "tool_calls", "function_call")  # finish reasons that another try would not change
 # OpenAI, vLLM and SGLang; vLLM for one token too many, and for max_tokens; llama.cpp (message, type); companies.
 _TOO_LONG = re.compile(
     r"(maximum|model's) context length|context_length_exceeded|maximum model length|available context size"
@@ -32,55 +27,6 @@ _TOO_LONG = re.compile(
 )
 _CONTINUE = re.compile(r"continue_final_message|add_generation_prompt")
 _EXTRAS = re.compile(r"top_k|min_p|repetition_penalty|repeat_penalty|repeat_last_n|generation_config")
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    reasoning: str | None = None  # vLLM
-    reasoning_content: str | None = None  # SGLang, llama.cpp, `transformers serve`, vLLM before 0.12
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Body(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer: its first choice. Tokens, of the answer and of its prompt, are 0 where the server counts none."""
-
-    text: str
-    finish: str
-    tokens: int
-    prompt_tokens: int
-
-
-class FailedTryError(Exception):
-    """One try came to nothing; `kind` says what to do. `wait`: seconds that the server asks for.
-
-    - absent: no connection. loading: there, but not ready. passing: try again.
-    - unknown_fields: `transformers serve`, which wants `generation_config`.
-    - too_long: prompt, or prompt and max_tokens, exceed the context. refused: this request, or every one, is wrong.
-    """
-
-    def __init__(
-        self,
-        kind: Literal["absent", "loading", "passing", "unknown_fields", "too_long", "refused"],
-        why: str,
-        wait: float = 0,
-    ) -> None:
-        super().__init__(why)
-        self.kind, self.why, self.wait = kind, one_line(why), wait
 
 
 def wanted(request: Request, model: str, *, plain: bool, config: bool, limited: bool) -> dict[str, Any]:
@@ -127,35 +73,15 @@ def _config(params: SamplingParams) -> str:
     return json.dumps(config)
 
 
-def read(content: bytes, headers: Mapping[str, str], options: OpenAI, prefix: str = "") -> Reply:
-    """The answer, to follow `prefix`, in a response of status 200. Raises FailedTryError, or EngineError for a page."""
-    if _is_page(content, headers):
-        raise _page(options)
+def is_address(url: str) -> bool:
+    """Whether a text can be a server's address."""
+    import httpx2
+
     try:
-        body = _Body.model_validate_json(content)
-    except ValidationError as error:
-        raise FailedTryError("passing", f"its answer is no chat completion: {error.errors()[0]['msg']}") from error
-    choice = body.choices[0]
-    if choice.finish_reason not in FINISHED and choice.finish_reason not in REFUSALS:
-        # "abort", "error": a server that is being stopped
-        raise FailedTryError("passing", f"its answer finished with `{choice.finish_reason}`")
-    usage, text = body.usage or _Usage(), _text(choice, begun="<think>" in prefix)
-    return Reply(text, str(choice.finish_reason), usage.completion_tokens or 0, usage.prompt_tokens or 0)
-
-
-def _text(choice: _Choice, begun: bool) -> str:
-    """The text with the reasoning that the server took out of it; reasoning that was cut short is left open.
-
-    Where the reasoning was `begun` before, its opening stands there already.
-    """
-    content = choice.message.content or ""
-    reasoning = choice.message.reasoning or choice.message.reasoning_content
-    if not reasoning:
-        return content
-    opened = reasoning.rstrip("\n") if begun else "<think>\n" + reasoning.strip("\n")
-    if not content and choice.finish_reason == "length":
-        return opened
-    return opened + "\n</think>\n" + content.lstrip("\n")
+        parsed = httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError):
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host) and (parsed.port or 0) < 2**16
 
 
 def judged(error: "APIStatusError", options: OpenAI, model: str) -> FailedTryError | EngineError:
@@ -176,8 +102,8 @@ def judged(error: "APIStatusError", options: OpenAI, model: str) -> FailedTryErr
         )
     if status >= 500 or status in (408, 409, 425, 429):
         return FailedTryError("loading" if status == 503 else "passing", f"{status}: {said}", _asked(error))
-    if _is_page(error.response.content, error.response.headers):
-        return _page(options)
+    if is_page(error.response.content, error.response.headers):
+        return FailedTryError("page", f"{status}: a web page in place of an answer")
     if status == 404:
         return EngineError(
             f"{place} does not know what is asked of it ({said}); base_url must end in /v1, and engines.openai.model "
@@ -205,15 +131,12 @@ def no_prefix(options: OpenAI, said: str) -> EngineError:
     )
 
 
-def _page(options: OpenAI) -> EngineError:
+def page(options: OpenAI) -> EngineError:
+    """For an address that is not a chat API's."""
     return EngineError(
         f"{options.base_url} (engines.openai.base_url) answers with a web page, not as a chat API; the address must be "
         "the server's own, not a proxy's, and end in /v1."
     )
-
-
-def _is_page(content: bytes, headers: Mapping[str, str]) -> bool:
-    return "html" in headers.get("content-type", "") or content.lstrip()[:1] == b"<"
 
 
 def _said(error: "APIStatusError") -> str:
@@ -222,11 +145,6 @@ def _said(error: "APIStatusError") -> str:
     if isinstance(body, dict):
         body = body.get("message") or body.get("detail") or body
     return one_line(str(body or error.response.reason_phrase))
-
-
-def one_line(text: str) -> str:
-    """At most 200 characters of a text, on one line."""
-    return " ".join(text.split())[:200].rstrip(". ")
 
 
 def _asked(error: "APIStatusError") -> float:

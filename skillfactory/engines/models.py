@@ -63,16 +63,20 @@ class ChatTokenizer:
 
         Raises ModelError where the template fails.
         """
+        ids: list[int] = self.tokenizer(self.write(messages) + prefix, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def write(self, messages: list[Message]) -> str:
+        """A chat as the template writes it, up to where the model is to answer. Raises ModelError where that fails."""
         from jinja2 import TemplateError
 
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
             raise ModelError(
                 f"The chat template of the model cannot write roles {[m['role'] for m in messages]}: {error}."
             ) from error
-        ids: list[int] = self.tokenizer(text + prefix, add_special_tokens=False)["input_ids"]
-        return ids
+        return text
 
     def decode(self, ids: list[int]) -> str:
         """Text of generated ids, special tokens left out."""

@@ -58,14 +58,8 @@ def _sample_batch(
     stop_ids: Sequence[int],
 ) -> Iterator[tuple[int, list[int], bool]]:
     device = model.device
-    unique = {tuple(prompt): i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-    which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)  # [B]
-    ids, mask = _pad_left([list(prompt) for prompt in unique], device)  # [U, P]
-    logits, cache = read(model, ids, mask)
-    growing = is_growing(cache)
-    if len(unique) < len(prompts):
-        ids, mask, logits = ids[which], mask[which], logits[which]  # [B, P], [B, P], [B, V]
-        cache.reorder_cache(which)  # which also takes the states of hybrid models, batch_select_indices does not
+    ids, mask, logits, cache = _read_prompts(model, prompts)
+    additive = is_growing(cache)
     seen = None
     if params.repetition_penalty != 1:
         # Added up, since padding has the id of a token that may also be in the prompt.
@@ -100,18 +94,38 @@ def _sample_batch(
         if seen is not None:
             seen.scatter_(1, token[:, None], True)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = (
-            model(
-                input_ids=token[:, None],
-                attention_mask=_additive(mask, model.dtype) if growing else mask,
-                position_ids=positions[:, None],
-                past_key_values=cache,
-                use_cache=True,
-            )
-            .logits[:, -1]
-            .float()
-        )
+        wide = _additive(mask, model.dtype) if additive else mask
+        logits = _next_logits(model, token, wide, positions, cache)
         positions = positions + ~done  # no row goes beyond the context, also not one that waits to be gathered away
+
+
+def _read_prompts(model: Any, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Any]:
+    """Prompts padded on the left [B, P], their mask, the logits that follow [B, V], and the cache.
+
+    Equal prompts are read once.
+    """
+    unique = {tuple(prompt): i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    ids, mask = _pad_left([list(prompt) for prompt in unique], model.device)  # [U, P]
+    logits, cache = read(model, ids, mask)
+    if len(unique) < len(prompts):
+        which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=model.device)  # [B]
+        ids, mask, logits = ids[which], mask[which], logits[which]
+        cache.reorder_cache(which)  # which also takes the states of hybrid models, batch_select_indices does not
+    return ids, mask, logits, cache
+
+
+def _next_logits(
+    model: Any, token: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any
+) -> torch.Tensor:
+    """Logits [B, V] after one more token a row [B], which the cache then holds."""
+    done = model(
+        input_ids=token[:, None],
+        attention_mask=mask,
+        position_ids=positions[:, None],
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return done.logits[:, -1].float()  # type: ignore[no-any-return]
 
 
 def draw(logits: torch.Tensor, seen: torch.Tensor | None, chance: torch.Tensor, params: SamplingParams) -> torch.Tensor:

@@ -82,6 +82,13 @@ class VllmEngine:
             ) from error
         return cls(llm, chat, section.in_flight)
 
+    def close(self) -> None:
+        """End vLLM's processes: they hold the memory of GPUs, and would live as long as this one, which may train next.
+
+        (To let go of the object is not enough: vLLM keeps frames that know of it.)
+        """
+        self.llm.llm_engine.engine_core.shutdown()
+
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """See Engine."""
         source, more = iter(requests), True
@@ -168,7 +175,7 @@ def _import() -> Any:
         raise EngineError(
             f"The vllm engine needs vLLM, which cannot be imported here ({first_line(error)}): install it beside "
             "skillfactory in an environment of its own (`pip install vllm`, then `pip install --no-deps skillfactory`; "
-            "docs/howto.md), or serve the model with it and set attempts.engine=openai."
+            "docs/howto/engine.md), or serve the model with it and set attempts.engine=openai."
         ) from error
     return vllm
 

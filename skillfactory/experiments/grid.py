@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from skillfactory import methods, pipeline, recipes
 from skillfactory.errors import RecipeError, SkillFactoryError
+from skillfactory.plain_yaml import Lines
 from skillfactory.recipe import Recipe, Section
 
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 OURS = {"name": "the cell's own", "seed": "set by `seeds`", "method": "set by the row"}  # not settings of a row
 
 
@@ -118,7 +119,7 @@ class _Reader:
 
     path: Path
     file: _File
-    lines: recipes.Lines
+    lines: Lines
     overrides: tuple[str, ...]
 
     def at(self, *place: str) -> str:

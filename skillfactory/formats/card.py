@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skillfactory.characters import clean
+
 if TYPE_CHECKING:
     from skillfactory.store import LoadedRun
 
@@ -101,7 +103,7 @@ def fenced(text: str, kind: str) -> str:
     """A code block whose fence is longer than any run of backticks in it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    text = text.rstrip("\n")
+    text = clean(text.rstrip("\n"))
     return _Fenced(f"{fence}{kind}\n{text}\n{fence}")
 
 

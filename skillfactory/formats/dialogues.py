@@ -8,14 +8,15 @@ into `<think>`; a first or last paragraph of the question that speaks of `<answe
 asks for that.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from skillfactory.characters import whole
 from skillfactory.errors import QuestionError
 from skillfactory.formats.raw import Form, RawRow, RowError, is_raw, raw_form, read_rows
 from skillfactory.formats.source import Row, kind_of
+from skillfactory.reading import parse_json
 
 TEACHER = "teacher"  # the variant of all such attempts
 
@@ -109,8 +110,8 @@ def _turns(value: Any, column: str, alone: str = "") -> list[Turn]:
         if alone:
             return [(alone, _said(value, column))]
         try:
-            value = json.loads(value)  # some files hold the list as text
-        except (ValueError, RecursionError):
+            value = parse_json(value)  # some files hold the list as text
+        except ValueError:
             value = None
     if not isinstance(value, list):
         raise RowError(f"`{column}` is {kind_of(value)}; it must be a list of messages")
@@ -163,6 +164,8 @@ def _with_thoughts(message: Row, text: str) -> str:
 def _said(text: str, where: str) -> str:
     if not text.strip():
         raise RowError(f"{where} is empty; leave the row out")
+    if whole(text) != text:  # of a list as text, which JSON spelled
+        raise RowError(f"{where} holds half a surrogate pair, which is no text; write the letter itself")
     return text.strip()
 
 

@@ -11,10 +11,10 @@ from typing import IO, Any
 
 from skillfactory.errors import QuestionError
 from skillfactory.formats.hub import told
+from skillfactory.reading import BrokenFileError, lines, opened, parquet, parse_json, unique
 
 KINDS = (".parquet", ".jsonl", ".json")
 _AT_ONCE = 256  # rows in memory; each may hold many long texts
-_BUFFER = 1 << 20  # bytes read of a column at once: without it, all of a row group's
 _LONGEST = 1 << 26  # characters of one row of a JSON list
 _READ = 1 << 20  # characters of a JSON list read at once
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -72,21 +72,18 @@ def kind_of(value: object) -> str:
 
 
 def _from_parquet(file: Path, choose: Choose) -> Iterator[Batch]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    def wanted(names: list[str]) -> list[str]:
+        found = choose(str(file), names)
+        if twice := next((name for name in found if names.count(name) > 1), None):
+            raise QuestionError(f"{file} has two columns `{twice}`; leave one out.")
+        return found
 
     first = 1
     try:
-        with pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER) as opened:
-            names = opened.schema_arrow.names
-            wanted = choose(str(file), names)
-            if twice := next((name for name in wanted if names.count(name) > 1), None):
-                raise QuestionError(f"{file} has two columns `{twice}`; leave one out.")
-            for batch in opened.iter_batches(batch_size=_AT_ONCE, columns=wanted):
-                if batch.num_rows:
-                    yield str(file), first, batch.to_pylist()
-                    first += batch.num_rows
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        for _, rows in parquet(file, _AT_ONCE, wanted):
+            yield str(file), first, rows
+            first += len(rows)
+    except (OSError, BrokenFileError) as error:
         raise QuestionError(
             f"{file} is not a Parquet file that can be read ({line_of(error)}); write it again."
         ) from error
@@ -95,23 +92,25 @@ def _from_parquet(file: Path, choose: Choose) -> Iterator[Batch]:
 def _from_json(file: Path) -> Iterator[Batch]:
     """JSON lines, or one list of objects."""
     try:
-        with file.open("rb") as opened:
-            start = opened.read(4096).removeprefix(_BOM).lstrip()
-            opened.seek(0)
+        with opened(file) as content:
+            start = content.read(4096).removeprefix(_BOM).lstrip()
+            content.seek(0)
             # A list, and not a line that wrongly is one: the first object is in it, or on the next line.
             if file.suffix == ".json" and start.startswith(b"[") and start[1:].lstrip()[:1] in (b"{", b"]", b""):
                 yield from _grouped(file, _list_rows(file))
             else:
-                yield from _from_lines(file, opened)
+                yield from _from_lines(file, content)
     except OSError as error:
         raise QuestionError(f"{file} cannot be read ({error.strerror}); mend its rights or its place.") from error
+    except BrokenFileError as error:
+        raise QuestionError(f"{file}, {error}; are the ends of lines missing?") from error
 
 
-def _from_lines(file: Path, lines: IO[bytes]) -> Iterator[Batch]:
+def _from_lines(file: Path, content: IO[bytes]) -> Iterator[Batch]:
     """Blank lines count as rows, so that a row's number is that of its line; a batch ends at one."""
     rows: list[Row] = []
     number = 0
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines(content), start=1):
         text = line.removeprefix(_BOM if number == 1 else b"").strip()
         if text:
             rows.append(_parsed(file, number, text))
@@ -137,8 +136,8 @@ def _grouped(file: Path, rows: Iterable[Row]) -> Iterator[Batch]:
 def _list_rows(file: Path) -> Iterator[Row]:
     """The objects of a JSON list, one after the other, however long the list is."""
     number = 0
-    with file.open(encoding="utf-8-sig") as opened:
-        text = _Text(opened)
+    with file.open(encoding="utf-8-sig") as content:
+        text = _Text(content)
         while True:
             try:
                 mark = text.next()
@@ -163,9 +162,9 @@ def _list_rows(file: Path) -> Iterator[Row]:
 class _Text:
     """JSON text of a file, read as far as is needed."""
 
-    def __init__(self, opened: IO[str]) -> None:
-        self.opened, self.text, self.place = opened, "", 0
-        self.decoder = json.JSONDecoder()
+    def __init__(self, content: IO[str]) -> None:
+        self.content, self.text, self.place = content, "", 0
+        self.decoder = json.JSONDecoder(object_pairs_hook=unique)
 
     def next(self) -> str:
         """The next character that is no blank, "" at the end."""
@@ -191,7 +190,7 @@ class _Text:
                 return value, written
 
     def _more(self, size: int) -> bool:
-        read = self.opened.read(size)
+        read = self.content.read(size)
         self.text, self.place = self.text[self.place :] + read, 0
         return bool(read)
 
@@ -199,10 +198,10 @@ class _Text:
 def _parsed(file: Path, number: int, line: bytes) -> Row:
     try:
         written = line.decode("utf-8")
-        row = json.loads(written)
+        row = parse_json(written)
     except UnicodeDecodeError as error:
         raise QuestionError(f"{file}, row {number}: not UTF-8 text; save the file as UTF-8.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise QuestionError(f"{file}, row {number}: not JSON ({line_of(error)}); give one object a line.") from error
     return _checked(file, number, row, written)
 

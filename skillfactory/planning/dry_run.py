@@ -87,6 +87,7 @@ def basis_lines(basis: dict[str, Any]) -> "Text":
     ]
     if held and basis["trains"]:
         lines.append(_cards(held, a["memory_gb"]))
+        lines.append(f"main memory: {bytes_text(held['host_bytes'])} of a machine, to load and save the weights")
     return plain("\n".join(f"  {line}." for line in lines) + "\n")
 
 

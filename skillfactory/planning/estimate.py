@@ -15,7 +15,7 @@ from skillfactory.recipe import Recipe, Rl, Sft, Traces
 if TYPE_CHECKING:
     from skillfactory.planning.probe import Estimate
 
-FORWARD = SAMPLING_FLOPS = 2  # operations a parameter and token
+FORWARD = 2  # operations a parameter and token
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def sampling_hours(recipe: Recipe, weights: Weights, drawn: Drawn, engine: str) 
     assumed, shape = recipe.estimate, weights.shape
     if weights.parameters is None or shape is None:
         return None if drawn.tokens else 0.0
-    seconds = SAMPLING_FLOPS * drawn.tokens * weights.parameters / (assumed.sampling_use * assumed.tflops * 1e12)
+    seconds = FORWARD * drawn.tokens * weights.parameters / (assumed.sampling_use * assumed.tflops * 1e12)
     if engine == "ray":
         engine = recipe.engines.ray.worker
     if engine in ("transformers", "sampler"):
@@ -199,7 +199,8 @@ def training_flops(recipe: Recipe, section: Sft | Rl) -> int:
     """Operations a parameter and token that is learnt from.
 
     Forward and twice that backward, once where the weights stand still beside adapters; forward again with gradient
-    checkpointing; and once more for the probabilities of rollouts, if weights change before all of a step are learnt.
+    checkpointing; once more for the probabilities of rollouts, if weights change before all of a step are learnt; and
+    once for those of the reference model, if there is one.
     """
     backward = FORWARD if section.lora.rank else 2 * FORWARD
     again = FORWARD if section.gradient_checkpointing else 0
@@ -207,4 +208,5 @@ def training_flops(recipe: Recipe, section: Sft | Rl) -> int:
         return FORWARD + backward + again
     several = section.iterations > 1 or section.mini_batch not in (0, section.prompts_per_step)
     old = FORWARD if several or section.engine != "sampler" or recipe.training.backend == "verl" else 0
-    return (FORWARD + backward + again) * section.iterations + old
+    reference = FORWARD if section.beta else 0
+    return (FORWARD + backward + again) * section.iterations + old + reference

@@ -8,6 +8,7 @@ nothing of this has been measured, and how memory splits over several is what th
 
 from dataclasses import dataclass
 
+from skillfactory.errors import RecipeError
 from skillfactory.planning import passes
 from skillfactory.planning.passes import FULL, HALF, HOLES, Device
 from skillfactory.planning.sizes import Shape, Weights
@@ -89,6 +90,25 @@ def of_stage(recipe: Recipe, name: str, weights: Weights, device: Device, length
     return Memory(most, parts, state, job.host())
 
 
+def vllm_share(recipe: Recipe) -> tuple[float, int]:
+    """The share of a GPU's memory that vLLM takes for RL, and the GPUs that its copy of the weights is split over.
+
+    Raises RecipeError where the recipe gives what is no such number.
+    """
+    system = recipe.training.backend
+    given, section = recipe.rl.vllm, "rl.vllm"
+    if system == "verl":
+        given, section = recipe.training.verl.options, "training.verl.options"
+    options = {name.lstrip("+"): value for name, value in given.items()}  # as Hydra writes one that is added
+    for_share, for_split = VLLM_OPTIONS[system]
+    share, split = options.get(for_share, VLLM_SHARE[system]), options.get(for_split, 1)
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        raise RecipeError(f"{section}: {for_share} is {share!r}; give the share of a GPU's memory, such as 0.5.")
+    if not isinstance(split, int) or isinstance(split, bool) or split < 1:
+        raise RecipeError(f"{section}: {for_split} is {split!r}; give a number of GPUs, 1 or more.")
+    return float(share), split
+
+
 def trained(section: Sft | Rl, parameters: int, shape: Shape) -> int:
     """Parameters that are trained: all, or those of adapters beside every linear layer (the head has none)."""
     rank, h = section.lora.rank, shape.hidden
@@ -156,9 +176,11 @@ class _Job:
                 sizes = HALF * whole // parts, HALF * own // n, (FULL + MOMENTS) * own // n, gathered + buckets
             case _:  # each device has all; torch's DDP has its gradients once more, in buckets
                 sizes = FULL * whole, FULL * own, MOMENTS * own, FULL * own if n > 1 else 0
-        return dict(zip(("weights", "gradients", "optimizer", "exchange"), sizes, strict=True)) | (
-            {"context": CONTEXT} if self.device.kind == "cuda" else {}
-        )
+        found = dict(zip(("weights", "gradients", "optimizer", "exchange"), sizes, strict=True))
+        if self.name == "rl" and self.recipe.rl.beta and own == all_:  # adapters are switched off instead
+            width = HALF if self.shard.startswith("zero") else FULL
+            found["reference model"] = width * all_ // (n if self.shard in ("fsdp2", "zero3") else 1)
+        return found | ({"context": CONTEXT} if self.device.kind == "cuda" else {})
 
     def sampling_copy(self) -> dict[str, int]:
         """The copy of the model that is sampled from, whole on every device; and vLLM's share of the memory."""
@@ -197,14 +219,10 @@ class _Job:
         return {"cache": (s.layers + 1) * one, "next words": max(words, reading)}
 
     def _vllm(self) -> dict[str, int]:
-        system = "verl" if self.is_verl else "trl"
-        if system == "trl" and self.recipe.rl.engine == "vllm_server":
+        if not self.is_verl and self.recipe.rl.engine == "vllm_server":
             return {}
-        options = self.recipe.training.verl.options if self.is_verl else self.recipe.rl.vllm
-        share, split = (
-            options.get(name, usual) for name, usual in zip(VLLM_OPTIONS[system], (VLLM_SHARE[system], 1), strict=True)
-        )
-        return {"vLLM": max(round(self.device.size * float(share)), self.bytes // int(split))}
+        share, split = vllm_share(self.recipe)
+        return {"vLLM": max(round(self.device.size * share), self.bytes // split)}
 
     def _sleeps(self) -> bool:
         """Whether vLLM gives its memory back while weights are trained."""

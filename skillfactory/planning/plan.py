@@ -1,13 +1,12 @@
 """What a recipe would do, in numbers, before it does it: what `skillfactory run --dry-run` prints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skillfactory import methods, store
-from skillfactory.pipeline import identities
+from skillfactory import methods
 from skillfactory.planning import estimate, memory
 from skillfactory.planning.estimate import Curation, Drawn
 from skillfactory.planning.sizes import Weights, weights_of
@@ -45,7 +44,7 @@ class StagePlan:
     """
 
     name: str
-    state: str
+    state: str = "missing"
     counts: dict[str, int] = field(default_factory=dict)
     most: Cost = Cost()
     expected: Cost = Cost()
@@ -60,24 +59,33 @@ class _Sizes:
     at_most: bool
 
 
-def plan(recipe: Recipe, path: Path, probed: "Estimate | None" = None) -> list[StagePlan]:
-    """The stages of the recipe's method, in order. What has been `probed` takes the place of what is assumed of it."""
-    weights = weights_of(recipe)
-    return [_planned(name, recipe, path, weights, probed) for name in methods.stages(recipe)]
+def plan(
+    recipe: Recipe, path: Path, probed: "Estimate | None" = None, states: Mapping[str, str] | None = None
+) -> list[StagePlan]:
+    """The stages of the recipe's method, in order; their `states` as pipeline.states gives them.
+
+    What has been `probed` takes the place of what is assumed of it.
+    """
+    weights, known = weights_of(recipe), states or {}
+    return [
+        replace(_planned(name, recipe_of(name, recipe, path), weights, probed), state=known.get(name, "missing"))
+        for name in methods.stages(recipe)
+    ]
 
 
-def _planned(name: str, recipe: Recipe, path: Path, weights: Weights, probed: "Estimate | None") -> StagePlan:
-    seen = recipe_of(name, recipe, path)
+def _planned(name: str, recipe: Recipe, weights: Weights, probed: "Estimate | None") -> StagePlan:
     curates = stage_of(name) in ("attempts", "reflections", "traces", "sft")
     none = Curation(0, 0, 0, 0, 0, 0)
-    most = estimate.most_curation(seen) if curates else none
-    known = None if seen.attempts.split or seen.attempts.given else probed
-    likely = estimate.expected_curation(seen, known) if curates else none
-    cost = partial(_priced, name, seen, weights)
+    most = estimate.most_curation(recipe) if curates else none
+    known = None if recipe.attempts.split or recipe.attempts.given else probed
+    likely = estimate.expected_curation(recipe, known) if curates else none
+    cost = partial(_priced, name, recipe, weights)
     return StagePlan(
-        name, _state(name, recipe, path), _counts(stage_of(name), seen, most),
-        cost(_Sizes(most, 1.0, True)), cost(_Sizes(likely, recipe.estimate.filled, False)),
-    )  # fmt: skip
+        name,
+        counts=_counts(stage_of(name), recipe, most),
+        most=cost(_Sizes(most, 1.0, True)),
+        expected=cost(_Sizes(likely, recipe.estimate.filled, False)),
+    )
 
 
 def _counts(stage: str, recipe: Recipe, most: Curation) -> dict[str, int]:
@@ -160,11 +168,17 @@ def _rl(recipe: Recipe, weights: Weights, sizes: _Sizes) -> Cost:
 
 
 def _trained(weights: Weights, section: Sft | Rl, at_most: bool, kept: int = 0) -> int | None:
-    """Bytes of a training: its model and those kept on the way, and while it runs its checkpoints."""
+    """Bytes of a training: its model and those kept on the way, and while it runs its checkpoints.
+
+    The best model so far is beside a better one for a moment; in the end it is the model itself.
+    """
     if weights.parameters is None or weights.bytes is None or weights.shape is None:
         return None
-    learnt = memory.trained(section, weights.parameters, weights.shape)
-    return weights.bytes * (1 + kept) + (CHECKPOINTS * CHECKPOINT_BYTES * learnt if at_most else 0)
+    models = weights.bytes * (1 + kept)
+    if not at_most:
+        return models
+    checkpoints = CHECKPOINTS * CHECKPOINT_BYTES * memory.trained(section, weights.parameters, weights.shape)
+    return models + checkpoints + (weights.bytes if section.keep == "best" else 0)
 
 
 def _kept_steps(recipe: Recipe) -> int:
@@ -233,16 +247,6 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 def _text(tokens: float) -> int:
     return round(tokens * BYTES_PER_TOKEN)
-
-
-def _state(name: str, recipe: Recipe, path: Path) -> str:
-    """`missing`, `partial`, `finished`, `running`, or `other settings`."""
-    if not (path / store.RECIPE).is_file():
-        return "missing"
-    run = store.load_run(path)
-    state = run.state(name)
-    wanted = identities(recipe)[name]
-    return "other settings" if state != "missing" and run.manifest(name).get("digest") != wanted.digest else state
 
 
 def total(costs: Sequence[Cost]) -> Cost:

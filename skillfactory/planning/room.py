@@ -17,9 +17,8 @@ from skillfactory.planning import memory
 from skillfactory.planning.memory import Lengths, Memory
 from skillfactory.planning.passes import Device
 from skillfactory.planning.sizes import Weights, weights_of
+from skillfactory.planning.steps import sft_batch, updates_per_step
 from skillfactory.recipe import Recipe, changed
-from skillfactory.training.signs import Sign
-from skillfactory.training.steps import sft_batch, updates_per_step
 
 FEWEST = 8  # sequences sampled at once, below which it is too slow to propose
 RANK = 16  # of the adapters to propose
@@ -39,15 +38,15 @@ class Mend:
         return f"{words} would come to {_gb(self.memory.total)}" + (", and changes what is learnt" if changes else "")
 
 
-def check_memory(recipe: Recipe, name: str, lengths: Lengths | None = None) -> list[Sign]:
-    """Warnings where `sft` or `rl` may not fit into the free memory of this machine; none where it should.
+def check_memory(recipe: Recipe, name: str, lengths: Lengths | None = None) -> dict[str, str]:
+    """Warnings by name where `sft` or `rl` may not fit into the free memory of this machine; none where it should.
 
     `lengths` are the run's own, where they are known; else the longest that the recipe allows. Raises RecipeError where
     not even the state of the training fits a GPU.
     """
     weights = weights_of(recipe)
     if not weights.parameters:
-        return []
+        return {}
     device, free, gpus = here(recipe, weights.parameters)
     needed = memory.of_stage(recipe, name, weights, device, lengths)
     processes = recipe.training.devices if device.kind == "cpu" else 1  # which share one memory
@@ -66,13 +65,10 @@ def check_memory(recipe: Recipe, name: str, lengths: Lengths | None = None) -> l
     where = "a GPU" if device.kind == "cuda" else f"each of {processes} processes" if processes > 1 else "of memory"
     parts = sorted(needed.parts.items(), key=lambda part: -part[1])
     most = ", ".join(f"{part} {_gb(size)}" for part, size in parts if size >= needed.total / 20)
-    return [
-        Sign(
-            "memory",
-            f"may take {_gb(needed.total)} {where} by estimate, where {_gb(free // processes)} are free "
-            f"({needed.moment}: {most}); {advice}",
-        )
-    ]
+    return {
+        "memory": f"may take {_gb(needed.total)} {where} by estimate, where {_gb(free // processes)} are free "
+        f"({needed.moment}: {most}); {advice}"
+    }
 
 
 def mend(
@@ -208,20 +204,18 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _host_memory(recipe: Recipe, needed: Memory, device: Device) -> list[Sign]:
+def _host_memory(recipe: Recipe, needed: Memory, device: Device) -> dict[str, str]:
     """Main memory beside GPUs: every process loads the whole model there."""
     if device.kind != "cuda" or recipe.training.devices == 1:
-        return []
+        return {}
     free, _ = main_memory()
     if needed.host <= free:
-        return []
-    return [
-        Sign(
-            "main_memory",
-            f"loading and saving may take {_gb(needed.host)} of main memory, since each of {recipe.training.devices} "
-            f"processes loads the whole model, where {_gb(free)} are free; lower training.devices, or train by verl",
-        )
-    ]
+        return {}
+    return {
+        "main_memory": f"loading and saving may take {_gb(needed.host)} of main memory, since each of "
+        f"{recipe.training.devices} processes loads the whole model, where {_gb(free)} are free; lower "
+        "training.devices, or train by verl"
+    }
 
 
 def shown(value: Any) -> str:

@@ -5,10 +5,11 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from skillfactory.planning.steps import goes_on
 from skillfactory.recipe import Rl
 from skillfactory.training import common, processes
+from skillfactory.training.metrics import MetricsFile
 from skillfactory.training.policy import SamplingCopy
-from skillfactory.training.steps import goes_on
 
 
 class BudgetSpent(TrainerCallback):
@@ -18,19 +19,23 @@ class BudgetSpent(TrainerCallback):
     among the callbacks.
     """
 
-    def __init__(self, rl: Rl, metrics: common.MetricsFile, per_step: int) -> None:
+    def __init__(self, rl: Rl, metrics: MetricsFile, per_step: int) -> None:
         self.rl, self.metrics, self.per_step = rl, metrics, per_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         # A step's line is written with its first update, and it ends with its last.
-        if not goes_on(self.rl) or "loss" not in (logs or {}) or state.global_step % self.per_step:
-            return
-        spent = processes.is_main() and self._is_spent(state)  # the main process alone keeps the figures
-        if processes.any_of(spent):
-            control.should_training_stop = True
+        step, rest = divmod(state.global_step, self.per_step)
+        if "loss" in (logs or {}) and not rest and self.ends(step):
+            control.should_save = control.should_training_stop = True
 
-    def _is_spent(self, state: Any) -> bool:
-        if state.global_step // self.per_step < self.rl.steps:
+    def ends(self, step: int) -> bool:
+        """Whether training is over after so many steps. All processes have to call this."""
+        if not goes_on(self.rl):
+            return False
+        return processes.any_of(processes.is_main() and self._is_spent(step))  # the main process alone has the figures
+
+    def _is_spent(self, step: int) -> bool:
+        if step < self.rl.steps:
             return False
         extra = self.metrics.lines()[self.rl.steps :]
         rollouts = self.rl.prompts_per_step * self.rl.group_size

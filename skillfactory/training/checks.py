@@ -1,36 +1,59 @@
 """What is known to be wrong with a recipe's settings of training before anything is made. Imports no torch."""
 
+from collections.abc import Collection
+
 from skillfactory import methods
 from skillfactory.errors import RecipeError
+from skillfactory.planning.memory import vllm_share
+from skillfactory.planning.steps import sft_batch
 from skillfactory.recipe import Recipe
 from skillfactory.rounds import stage_of
-from skillfactory.training import launch
-from skillfactory.training.elsewhere import llamafactory, verl
-from skillfactory.training.steps import sft_batch
+from skillfactory.training import launch, loggers, processes
+from skillfactory.training.elsewhere import llamafactory, llamafactory_settings, verl, verl_settings
 
-MEASURED = ("sft", "rl")  # sections with `dev_every` and `keep`
+TRAINED = ("sft", "rl")  # sections of `recipe.Training`
 
 
 def check(recipe: Recipe) -> None:
     """Raises RecipeError for settings of the stages that the recipe's method runs which cannot all hold."""
     stages = {stage_of(name) for name in methods.stages(recipe)}
-    for name in MEASURED:
+    for name in TRAINED:
         if name in stages:
             _check_development(name, recipe)
     if "rl" in stages:
         _check_shaping(recipe)
         _check_bounds(recipe)
+        vllm_share(recipe)
+        if recipe.training.backend == "verl":
+            verl_settings.check(recipe)
     if "sft" in stages:
         sft_batch(recipe.sft, recipe.sft.batch_size, recipe.training.devices)
-    here = stages & set(MEASURED)  # those that TRL trains
+        if recipe.training.sft == "llamafactory":
+            llamafactory_settings.check(recipe)
+    if _here(recipe, stages):
+        launch.check(recipe)
+
+
+def check_installed(recipe: Recipe, stages: Collection[str]) -> None:
+    """Raises RecipeError where a program or package is missing that one of these stages is trained by."""
+    if not set(stages) & set(TRAINED):
+        return
+    processes.check()
+    loggers.check(recipe)
     if "sft" in stages and recipe.training.sft == "llamafactory":
         llamafactory.check(recipe)
-        here.discard("sft")
     if "rl" in stages and recipe.training.backend == "verl":
         verl.check(recipe)
-        here.discard("rl")
-    if here:
-        launch.check(recipe, here)
+    launch.check_installed(recipe, _here(recipe, stages))
+
+
+def _here(recipe: Recipe, stages: Collection[str]) -> set[str]:
+    """Those of the stages that TRL trains, in this environment."""
+    elsewhere = {
+        "sft": recipe.training.sft == "llamafactory",
+        "rl": recipe.training.backend == "verl",
+    }
+    return {name for name in TRAINED if name in stages and not elsewhere[name]}
 
 
 def _check_development(name: str, recipe: Recipe) -> None:

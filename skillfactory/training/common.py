@@ -1,30 +1,28 @@
-"""What SFT and GRPO share: trainer settings, metrics to a file, checkpoints that survive a kill, models to keep."""
+"""What SFT and GRPO share: trainer settings, checkpoints that survive a kill, models to keep."""
 
 import json
-import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from skillfactory import files, seeds
+from skillfactory import files, intact, seeds
 from skillfactory.errors import ModelError, RecipeError
 from skillfactory.machine import pick_device
+from skillfactory.progress import say
 from skillfactory.recipe import Recipe, Training
 from skillfactory.stage import Stage
-from skillfactory.training import loggers, processes
+from skillfactory.training import loggers, processes, stopping
+from skillfactory.training.metrics import METRICS
 from skillfactory.training.policy import SamplingCopy
 
-METRICS = "metrics.jsonl"
 BEST = "best"  # the best model so far on the questions of `dev`
 STEPS = "steps"  # the folder of kept steps in that of the stage
-_TOLD = ("loss", "reward", "length", "truncated", "answers")  # in the stage's progress
 
 
 def trainer_settings(recipe: Recipe, section: Training, stage: Stage) -> dict[str, Any]:
@@ -68,6 +66,20 @@ def one_device(args: Any) -> Any:
     return args
 
 
+def fit(trainer: Any, callbacks: Sequence[Any], stage: Stage, per_step: int, steps: int, checkpoint: str | None) -> Any:
+    """Train from the checkpoint, where there is one, for so many steps of `per_step` updates; gives the policy.
+
+    Raises StoppedError where SIGTERM came.
+    """
+    trainer.remove_callback(PrinterCallback)
+    with stopping.heeded(stage.path.name, per_step, steps) as stop:
+        for callback in (*callbacks, stop):
+            trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        stop.check()
+    return trainer.accelerator.unwrap_model(trainer.model)
+
+
 @contextmanager
 def progress(stage: Stage, total: int, what: str, done: int) -> Iterator[Callable[..., None]]:
     """`Stage.track` of the main process; the others show nothing."""
@@ -76,71 +88,6 @@ def progress(stage: Stage, total: int, what: str, done: int) -> Iterator[Callabl
             yield advance
     else:
         yield lambda *_, **__: None
-
-
-class MetricsFile(TrainerCallback):
-    """Appends one line a step to metrics.jsonl and advances the stage's progress.
-
-    `line` turns the trainer's log into the figures of a line, or None for a log that is no step's.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        line: Callable[[dict[str, Any]], dict[str, Any] | None],
-        advance: Callable[..., None],
-        start: int,
-    ) -> None:
-        self.path, self.line, self.advance = folder / METRICS, line, advance
-        self.step = start
-        self.last = time.monotonic()
-        if processes.is_main():
-            keep_steps(self.path, start)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        figures = self.line(logs or {})
-        if figures is None:
-            return
-        now = time.monotonic()
-        seconds, self.last = now - self.last, now
-        self.add(figures, seconds)
-
-    def add(self, figures: dict[str, Any], seconds: float) -> None:
-        """Append the figures of the next step, which took so many seconds."""
-        # JSON has no NaN: a figure that is none (a step of which no check came back) is unknown.
-        figures = {k: v if v is None or math.isfinite(v) else None for k, v in figures.items()}
-        self.step += 1
-        if not processes.is_main():
-            return
-        with files.told(str(self.path)), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self.step, **figures, "seconds": round(seconds, 3)}) + "\n")
-        self.advance(1, **{k: v for k, v in figures.items() if k in _TOLD and v is not None})
-
-    def lines(self) -> list[dict[str, Any]]:
-        """The figures of every step so far."""
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        return [json.loads(line) for line in text.splitlines()]
-
-
-def last_step(path: Path) -> int:
-    """The step of the last whole line; 0 where there is none."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return int(max((step for line in text.splitlines() if math.isfinite(step := _step(line))), default=0))
-
-
-def keep_steps(path: Path, steps: int) -> None:
-    """Drop lines of steps that a kill threw away with them (those after the checkpoint that training resumes from)."""
-    if not path.exists():
-        return
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= steps]
-    files.write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
-
-
-def _step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):  # half a line: the kill came in the middle of it
-        return float("inf")
 
 
 def last_checkpoint(folder: Path) -> tuple[str | None, int]:
@@ -163,10 +110,11 @@ def _newest(folder: Path) -> tuple[str | None, int]:
         # One process writes optimizer.pt, FSDP optimizer.bin or a folder optimizer_0, DeepSpeed a folder global_stepN.
         whole = any(next(Path(path).glob(kind), None) for kind in ("optimizer*", "global_step*"))
         if state.exists() and whole:
-            try:
+            wrong = next(intact.damaged(Path(path)), None)
+            if wrong is None:
                 return path, int(json.loads(state.read_text())["global_step"])
-            except (ValueError, KeyError):
-                pass  # half written: removed below
+            said = f"{wrong[0].relative_to(folder)} {wrong[1]}: the checkpoint is left out"
+            say(f"{folder.name}: {said}; training goes on from one before it, or from its beginning")
         shutil.rmtree(path)
     return None, 0
 

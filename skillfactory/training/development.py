@@ -27,6 +27,7 @@ from skillfactory.stage import Stage
 from skillfactory.store import Run
 from skillfactory.tasks.questions import grade_all, task_of
 from skillfactory.training import common, processes
+from skillfactory.training.metrics import MetricsFile, keep_steps
 from skillfactory.training.policy import SamplingCopy
 
 FILE = "dev.jsonl"
@@ -76,7 +77,7 @@ class DevAccuracy(TrainerCallback):
         copy: SamplingCopy,
         questions: Sequence[Question],
         per_step: int,
-        metrics: common.MetricsFile,
+        metrics: MetricsFile,
     ) -> None:
         self.recipe, self.chat, self.copy, self.questions = recipe, chat, copy, questions
         self.folder, self.per_step, self.metrics = stage.path, per_step, metrics
@@ -153,7 +154,7 @@ class DevAccuracy(TrainerCallback):
     def _take_up(self, done: int) -> None:
         path = self.folder / FILE
         if processes.is_main():
-            common.keep_steps(path, done)
+            keep_steps(path, done)
         processes.any_of(False)  # all wait until the main one has done so
         if path.exists():
             self.lines = [Measured(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

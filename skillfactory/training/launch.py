@@ -27,6 +27,7 @@ from skillfactory.machine import pick_device
 from skillfactory.recipe import Recipe
 from skillfactory.stage import Stage
 from skillfactory.store import Run
+from skillfactory.training import accelerate_config
 
 RESULT = "result.json"  # what the main process leaves: the counts of the stage, or the sentence of what went wrong
 CONFIG = "accelerate.yaml"
@@ -40,8 +41,8 @@ WORKER = "skillfactory.training.worker"
 Train = Callable[[Recipe, Run], dict[str, Any]]
 
 
-def check(recipe: Recipe, stages: Collection[str]) -> None:
-    """Raises RecipeError for settings of these stages that contradict each other or want what is not installed."""
+def check(recipe: Recipe) -> None:
+    """Raises RecipeError for settings of devices that contradict each other."""
     system = recipe.training
     if system.shard != "none" and system.devices == 1:
         raise RecipeError(
@@ -53,6 +54,11 @@ def check(recipe: Recipe, stages: Collection[str]) -> None:
         raise RecipeError(f"training.accelerate: there is no file {system.accelerate}.")
     if recipe.machine.device == "cpu":
         _check_cpu(recipe)
+
+
+def check_installed(recipe: Recipe, stages: Collection[str]) -> None:
+    """Raises RecipeError for packages that these stages want and that are not installed."""
+    system = recipe.training
     wanted = {
         "trl": (bool(stages), "training"),
         "deepspeed": (system.shard.startswith("zero"), f"training.shard: {system.shard}"),
@@ -80,6 +86,15 @@ def check_vllm(options: Collection[str]) -> None:
                 f"rl.vllm.{name}: TRL has no such setting that begins with `vllm_`"
                 + (f"; is it {near[0]}?" if near else ".")
             )
+
+
+def finish(recipe: Recipe, run: Run, name: str, train: Train) -> None:
+    """Train the stage `name` and finish it with what `train` counts; see on_devices for what is raised."""
+    from skillfactory.training import common
+
+    stage = run.stage(name)
+    stage.finish(**on_devices(recipe, run, stage, train))
+    common.drop_checkpoints(stage.path)
 
 
 def on_devices(recipe: Recipe, run: Run, stage: Stage, train: Train) -> dict[str, Any]:
@@ -118,53 +133,11 @@ def command(recipe: Recipe, stage: Stage) -> list[str]:
     config = Path(system.accelerate).expanduser()
     if not system.accelerate:
         config = stage.path / CONFIG
-        files.write_atomic(config, yaml.safe_dump(configuration(recipe, stage.path.name), sort_keys=False).encode())
+        files.write_atomic(
+            config, yaml.safe_dump(accelerate_config.of(recipe, stage.path.name), sort_keys=False).encode()
+        )
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     return [*launcher, f"--num_processes={devices}", *worker]
-
-
-def configuration(recipe: Recipe, stage: str) -> dict[str, Any]:
-    """A configuration of `accelerate launch` for the GPUs of one machine."""
-    system = recipe.training
-    section = recipe.sft if stage.startswith("sft") else recipe.rl
-    config: dict[str, Any] = {
-        "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "MULTI_GPU",
-        "mixed_precision": "bf16",
-        "num_machines": 1,
-        "num_processes": system.devices,
-        "machine_rank": 0,
-        "main_training_function": "main",
-        "rdzv_backend": "static",
-        "same_network": True,
-        "use_cpu": False,
-    }
-    if system.shard == "fsdp2":
-        return config | {
-            "distributed_type": "FSDP",
-            "fsdp_config": {
-                "fsdp_version": 2,
-                "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-                "fsdp_reshard_after_forward": True,
-                "fsdp_state_dict_type": "FULL_STATE_DICT",
-                "fsdp_cpu_ram_efficient_loading": False,
-                "fsdp_activation_checkpointing": False,  # transformers has it done
-                "fsdp_offload_params": False,
-            },
-        }
-    if system.shard in ("zero2", "zero3"):
-        stage3 = {"zero3_init_flag": False, "zero3_save_16bit_model": True} if system.shard == "zero3" else {}
-        return config | {
-            "distributed_type": "DEEPSPEED",
-            "deepspeed_config": {
-                "zero_stage": int(system.shard[-1]),
-                "offload_optimizer_device": "none",
-                "offload_param_device": "none",
-                "gradient_clipping": section.max_grad_norm,
-                **stage3,
-            },
-        }
-    return config
 
 
 def _check_devices(recipe: Recipe) -> None:

@@ -5,7 +5,23 @@ Each process runs the same code. The main one alone writes files and shows progr
 
 import os
 
+from skillfactory.errors import RecipeError
+
 MAIN = 0
+
+
+def check() -> None:
+    """Raises RecipeError where the environment says that this is one process of several, which none of ours is yet.
+
+    Torch and accelerate would believe it, and wait for the others for ever.
+    """
+    said = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE") if name in os.environ}
+    if said.get("RANK", "0") != "0" or said.get("WORLD_SIZE", "1") != "1":
+        words = " and ".join(f"{name}={value}" for name, value in said.items())
+        raise RecipeError(
+            f"The environment has {words}, as torchrun sets for one of several processes, but training starts its own, "
+            "as many as training.devices says; run this without torchrun, or `unset RANK WORLD_SIZE LOCAL_RANK` first."
+        )
 
 
 def rank() -> int:

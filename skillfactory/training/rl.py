@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from datasets import Dataset
-from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from skillfactory import seeds
@@ -29,22 +28,22 @@ from skillfactory.engines.base import SamplingParams
 from skillfactory.engines.models import ChatTokenizer, load_model
 from skillfactory.engines.sampler import sample
 from skillfactory.engines.transformers import stop_ids
-from skillfactory.planning import room
 from skillfactory.planning.memory import Lengths
+from skillfactory.planning.steps import goes_on, updates_per_step
 from skillfactory.recipe import Recipe, Rl
 from skillfactory.records import Question
 from skillfactory.stage import Stage
 from skillfactory.store import Run
-from skillfactory.training import common, launch, loggers, processes, signs, stopping
+from skillfactory.training import common, launch, loggers, processes, signs
 from skillfactory.training.callbacks import BudgetSpent, KeptSteps
 from skillfactory.training.development import DevAccuracy, dev_questions
 from skillfactory.training.elsewhere import verl
 from skillfactory.training.grpo import LengthSortedGRPOTrainer
+from skillfactory.training.metrics import MetricsFile
 from skillfactory.training.order import PromptOrder
 from skillfactory.training.policy import SamplingCopy
 from skillfactory.training.reward import accuracy_in, is_shaped, make_rewards
 from skillfactory.training.skills import SKILLS
-from skillfactory.training.steps import goes_on, updates_per_step
 from skillfactory.training.watching import Patience, SignsTold
 
 MOST_STEPS = 100_000  # of RL that goes on until a budget is spent
@@ -55,9 +54,7 @@ def run(recipe: Recipe, run: Run) -> None:
     if recipe.training.backend == "verl":
         verl.run(recipe, run)
         return
-    stage = run.stage("rl")
-    stage.finish(**launch.on_devices(recipe, run, stage, train))
-    common.drop_checkpoints(stage.path)
+    launch.finish(recipe, run, "rl", train)
 
 
 def train(recipe: Recipe, run: Run) -> dict[str, Any]:
@@ -76,9 +73,9 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
         loggers.started(recipe, stage, updates) as logging,
         common.progress(stage, recipe.rl.steps, "GRPO steps", done) as advance,
     ):
-        metrics = common.MetricsFile(stage.path, lambda logs: _line(logs, rollouts, recipe.rl), advance, done)
+        metrics = MetricsFile(stage.path, lambda logs: _line(logs, rollouts, recipe.rl), advance, done)
         told = SignsTold(run, stage, metrics, lambda lines: signs.of_rl(lines, recipe.rl))
-        patience = Patience(recipe.rl, metrics, per_step, told)
+        patience, budget = Patience(recipe.rl, metrics, per_step, told), BudgetSpent(recipe.rl, metrics, per_step)
         asked = dev_questions(run, recipe.rl)
         dev = DevAccuracy(recipe, recipe.rl, stage, chat, rollouts.copy, asked, per_step, metrics)
         callbacks = [
@@ -86,19 +83,16 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
             told,
             patience,
             KeptSteps(rollouts.copy, chat.tokenizer, stage.path, recipe.rl, per_step),
-            BudgetSpent(recipe.rl, metrics, per_step),
+            budget,
             dev,
             *logging,
         ]
-        told.tell(room.check_memory(recipe, "rl", _longest(recipe, chat, questions)))
-        trainer = make_trainer(recipe, stage, questions, chat, load_model(recipe, start, training=True), rollouts)
-        for callback in callbacks:
-            trainer.add_callback(callback)
-        with stopping.heeded(stage.path.name, per_step, recipe.rl.steps) as stop:
-            trainer.add_callback(stop)
-            trainer.train(resume_from_checkpoint=checkpoint)
-            stop.check()
-        policy = trainer.accelerator.unwrap_model(trainer.model)
+        told.memory(recipe, "rl", _longest(recipe, chat, questions))
+        # A kill may have come after the last step of a training that ends early.
+        steps = done if done and (patience.ends() or budget.ends(done)) else total_steps(recipe.rl)
+        model = load_model(recipe, start, training=True)
+        trainer = make_trainer(recipe, stage, questions, chat, model, rollouts, steps)
+        policy = common.fit(trainer, callbacks, stage, per_step, recipe.rl.steps, checkpoint)
         dev.end(policy, metrics.step)
     if not dev.promote():
         common.save_model(policy, rollouts.copy, chat.tokenizer, stage.path)
@@ -121,17 +115,18 @@ def make_trainer(
     chat: ChatTokenizer,
     model: Any,
     rollouts: "Rollouts",
+    steps: int,
 ) -> GRPOTrainer:
-    """TRL's trainer as the recipe wants it, of `model` on `questions` (by id)."""
+    """TRL's trainer as the recipe wants it, of `model` on `questions` (by id), for so many steps."""
     rl, prompts = recipe.rl, prompts_of(recipe.attempts)
     rewards, weights = make_rewards(questions, recipe)
-    args = configure(recipe, stage, len(questions))
+    args = configure(recipe, stage, len(questions), steps)
     args.reward_weights = weights
     order = PromptOrder(
-        len(questions), MOST_STEPS if goes_on(rl) else rl.steps, rl.prompts_per_step, rl.group_size,
+        len(questions), steps, rl.prompts_per_step, rl.group_size,
         repeat=args.steps_per_generation * rl.iterations, seed=recipe.seed,
     )  # fmt: skip
-    trainer = LengthSortedGRPOTrainer(
+    return LengthSortedGRPOTrainer(
         model=model,
         args=args,
         reward_funcs=rewards,
@@ -143,11 +138,14 @@ def make_trainer(
         peft_config=common.lora_of(rl),
         order=order,
     )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
-def configure(recipe: Recipe, stage: Stage, questions: int) -> GRPOConfig:
+def total_steps(rl: Rl) -> int:
+    """Steps until RL ends, or until nobody knows when: then a callback ends it."""
+    return MOST_STEPS if goes_on(rl) else rl.steps
+
+
+def configure(recipe: Recipe, stage: Stage, questions: int, steps: int) -> GRPOConfig:
     """The recipe's RL section in TRL's terms, in which a step is one optimizer update. Raises RecipeError."""
     rl, devices = recipe.rl, recipe.training.devices
     per_step = updates_per_step(rl, questions, devices)
@@ -158,7 +156,7 @@ def configure(recipe: Recipe, stage: Stage, questions: int) -> GRPOConfig:
     vllm = {} if rl.engine == "sampler" else {"use_vllm": True, "vllm_mode": rl.engine.removeprefix("vllm_"), **rl.vllm}
     args = GRPOConfig(
         **{**settings, "save_steps": rl.save_every * per_step, "warmup_steps": warmup, **vllm},
-        max_steps=(MOST_STEPS if goes_on(rl) else rl.steps) * per_step,
+        max_steps=steps * per_step,
         num_generations=rl.group_size,
         gradient_accumulation_steps=rollouts * rl.iterations // per_step // at_once,
         steps_per_generation=rollouts // at_once,

@@ -14,36 +14,29 @@ from skillfactory.store import Run
 
 def run(recipe: Recipe, run: Run) -> None:
     """Fine-tune the base model on the run's traces into `sft/model`."""
-    from skillfactory.training import common, launch
+    from skillfactory.training import launch
     from skillfactory.training.elsewhere import llamafactory
 
     if recipe.training.sft == "llamafactory":
         llamafactory.run(recipe, run)
         return
-    stage = run.stage("sft")
-    stage.finish(**launch.on_devices(recipe, run, stage, train))
-    common.drop_checkpoints(stage.path)
+    launch.finish(recipe, run, "sft", train)
 
 
 def train(recipe: Recipe, run: Run) -> dict[str, Any]:
     """What each process of the training does. Gives the counts of the stage's manifest."""
     from datasets import Dataset
-    from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    from skillfactory.planning import room
-    from skillfactory.training import common, loggers, signs, stopping
+    from skillfactory.training import common, loggers, signs
     from skillfactory.training.development import DevAccuracy, dev_questions
+    from skillfactory.training.metrics import MetricsFile
     from skillfactory.training.order import trace_order
     from skillfactory.training.policy import SamplingCopy
     from skillfactory.training.watching import SignsTold
 
     stage = run.stage("sft")
-    traces = run.stage("traces").rows(Trace)
-    if not traces:
-        raise NothingLeftError(
-            "There are no traces to fine-tune on; look at `skillfactory show` for where they were lost."
-        )
+    traces = traces_of(run)
     chat = ChatTokenizer.load(recipe)
     examples = [tokenize(chat, trace) for trace in traces]
     args, steps = configure(recipe, stage, len(examples))
@@ -56,25 +49,19 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
         loggers.started(recipe, stage, done) as logging,
         common.progress(stage, steps, "SFT steps", done) as advance,
     ):
-        metrics = common.MetricsFile(stage.path, _line, advance, done)
+        metrics = MetricsFile(stage.path, _line, advance, done)
         told = SignsTold(run, stage, metrics, signs.of_sft, every=10)
         dev = DevAccuracy(recipe, recipe.sft, stage, chat, copy, dev_questions(run, recipe.sft), 1, metrics)
-        told.tell(room.check_memory(recipe, "sft", _longest(examples)))
+        told.memory(recipe, "sft", _longest(examples))
         trainer = SFTTrainer(
             model=load_model(recipe, training=True),
             args=args,
             train_dataset=Dataset.from_list(examples).select(order),
             processing_class=chat.tokenizer,
             peft_config=common.lora_of(recipe.sft),
-            callbacks=[metrics, told, dev, *logging],
         )
-        trainer.remove_callback(PrinterCallback)
-        with stopping.heeded(stage.path.name, 1, steps) as stop:
-            trainer.add_callback(stop)
-            trainer.train(resume_from_checkpoint=checkpoint)
-            stop.check()
+        policy = common.fit(trainer, [metrics, told, dev, *logging], stage, 1, steps, checkpoint)
         told.tell(signs.of_sft(metrics.lines(), ended=True, learned_tokens=learned))
-        policy = trainer.accelerator.unwrap_model(trainer.model)
         dev.end(policy, metrics.step)
     if not dev.promote():
         common.save_model(policy, copy, chat.tokenizer, stage.path)
@@ -87,12 +74,22 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
     }
 
 
+def traces_of(run: Run) -> list[Trace]:
+    """What is learnt from. Raises NothingLeftError where there are none."""
+    traces = run.stage("traces").rows(Trace)
+    if not traces:
+        raise NothingLeftError(
+            "There are no traces to fine-tune on; look at `skillfactory show` for where they were lost."
+        )
+    return traces
+
+
 def configure(recipe: Recipe, stage: Stage, traces: int) -> tuple[Any, int]:
     """The recipe's SFT section as TRL's SFTConfig, and the number of optimizer steps; all passes are one epoch."""
     from trl import SFTConfig
 
+    from skillfactory.planning.steps import sft_batch
     from skillfactory.training import common
-    from skillfactory.training.steps import sft_batch
 
     micro, accumulated = sft_batch(recipe.sft, traces, recipe.training.devices)
     args = SFTConfig(

@@ -7,10 +7,13 @@ from transformers import TrainerCallback
 
 from skillfactory import progress
 from skillfactory.errors import NothingLeftError
-from skillfactory.recipe import Rl
+from skillfactory.planning import room
+from skillfactory.planning.memory import Lengths
+from skillfactory.recipe import Recipe, Rl
 from skillfactory.stage import Stage
 from skillfactory.store import Run
-from skillfactory.training import common, processes, signs
+from skillfactory.training import processes, signs
+from skillfactory.training.metrics import MetricsFile
 from skillfactory.training.signs import Line, Sign
 
 WARNINGS = "warnings"  # in the stage's manifest: [{"name", "text"}]
@@ -27,7 +30,7 @@ class SignsTold(TrainerCallback):
         self,
         run: Run,
         stage: Stage,
-        metrics: common.MetricsFile,
+        metrics: MetricsFile,
         find: Callable[[Sequence[Line]], list[Sign]],
         every: int = 1,
     ) -> None:
@@ -38,6 +41,10 @@ class SignsTold(TrainerCallback):
         if processes.is_main() and self.metrics.step > self.seen and self.metrics.step % self.every == 0:
             self.seen = self.metrics.step
             self.tell(self.find(self.metrics.lines()))
+
+    def memory(self, recipe: Recipe, name: str, lengths: Lengths) -> None:
+        """Tell where `sft` or `rl` may not fit into memory; see room.check_memory, also for what is raised."""
+        self.tell([Sign(*warning) for warning in room.check_memory(recipe, name, lengths).items()])
 
     def tell(self, found: Sequence[Sign]) -> None:
         """Tell those that were not told before."""
@@ -60,23 +67,27 @@ class Patience(TrainerCallback):
     says for the manifest that the training ended, and why. To come after `metrics` among the callbacks.
     """
 
-    def __init__(self, rl: Rl, metrics: common.MetricsFile, per_step: int, told: SignsTold) -> None:
+    def __init__(self, rl: Rl, metrics: MetricsFile, per_step: int, told: SignsTold) -> None:
         self.rl, self.metrics, self.per_step, self.told = rl, metrics, per_step, told
         self.facts: dict[str, str] = {}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         # A step's line is written with its first update, and it ends with its last.
-        if "loss" not in (logs or {}) or state.global_step % self.per_step:
-            return
+        if "loss" in (logs or {}) and state.global_step % self.per_step == 0 and self.ends():
+            control.should_save = control.should_training_stop = True
+
+    def ends(self) -> bool:
+        """Whether training is over after the steps so far; says so. All processes have to call this."""
         end = signs.end_of(self.metrics.lines(), self.rl) if processes.is_main() else None
         words = signs.end_in_words(end, self.metrics.step, self.rl) if end else ""
         if processes.any_of(end == "never_right"):
             raise NothingLeftError(f"GRPO: {words}.")
-        if processes.any_of(end is not None):
-            control.should_training_stop = True
-            self.facts = {"ended_early": words}
+        if not processes.any_of(end is not None):
+            return False
+        self.facts = {"ended_early": words}
         if end == "solved":
             progress.say(f"{self.told.stage.path.name}: {words}")
             self.told.run.log(self.told.stage.path.name, "ended early", text=words)
         elif end:
             self.told.tell([Sign("ended_early", words)])
+        return True

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from helpers import make_recipe
 from traces_run import TINY
+from verl_jobs import RL, composed, job_of, recipe_of
 
 pytest.importorskip("verl", reason="verl is not installed")
 
@@ -23,38 +24,10 @@ from verl import DataProto
 
 from skillfactory.engines.models import ChatTokenizer
 from skillfactory.errors import RecipeError, SkillFactoryError
-from skillfactory.recipe import Recipe
 from skillfactory.records import Question
 from skillfactory.store import Run
 from skillfactory.tasks.questions import make_questions
 from skillfactory.training.elsewhere import verl, verl_data, verl_log, verl_model, verl_reward, verl_settings
-from skillfactory.training.elsewhere.verl_settings import Job
-
-RL = {"steps": 3, "prompts_per_step": 4, "group_size": 4, "mini_batch": 2, "micro_batch": 2, "max_tokens": 32}
-ACTOR = "actor_rollout_ref.actor"
-
-
-def recipe_of(**rl: Any) -> Recipe:
-    system = {"backend": "verl", "verl": {"python": sys.executable}}
-    return make_recipe(model=str(TINY), machine={}, rl=RL | rl, training=system)
-
-
-def job_of(folder: Path, **changed: Any) -> Job:
-    given: dict[str, Any] = {
-        "folder": folder, "reward": folder / verl_reward.FILE, "model": str(TINY), "prompt_tokens": 64, "done": 0,
-        "name": "a-run", "environment": {"VERL_FILE_LOGGER_PATH": str(folder / "figures.jsonl")},
-    }  # fmt: skip
-    return Job(**given | changed)
-
-
-def composed(recipe: Recipe, job: Job) -> Any:
-    """The configuration as `python -m verl.trainer.main_ppo …` sees it."""
-    from hydra import compose, initialize_config_module
-
-    words = verl_settings.overrides(verl_settings.settings(recipe, job))
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=words, return_hydra_config=True)
-
 
 # --- settings
 
@@ -125,7 +98,6 @@ def test_its_trainer_starts_with_our_files(tmp_path: Path, monkeypatch: pytest.M
         pytest.skip("there are GPUs, so it would go on")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # other processes' memory is not our business
-    monkeypatch.setattr(verl, "check", lambda recipe: None)  # vLLM is missing
     few_cores = {"ray_kwargs.ray_init.num_cpus": 16, "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1}
     system = {"backend": "verl", "verl": {"python": sys.executable, "options": few_cores}}
     recipe = make_recipe(model=str(TINY), machine={}, rl=RL, training=system)
@@ -141,61 +113,6 @@ def test_its_trainer_starts_with_our_files(tmp_path: Path, monkeypatch: pytest.M
     log = (tmp_path / "run" / "rl" / "verl" / "log.txt").read_text()
     assert "All configuration checks passed" in log
     assert "dataset len: 12" in log
-
-
-# --- losses: verl's, with our settings, against TRL's definitions (trl/trainer/grpo_trainer.py)
-
-ALL = {"dp_size": 1, "batch_num_tokens": None, "global_batch_size": None}
-
-
-def trls_loss(rl: Any, new: Any, old: Any, advantages: Any, mask: Any) -> Any:
-    log_ratio = new - old
-    if rl.importance == "sequence":
-        log_ratio = ((log_ratio * mask).sum(-1) / mask.sum(-1)).unsqueeze(-1)
-    ratio = log_ratio.exp()
-    low, high = rl.epsilon, rl.epsilon_high or rl.epsilon
-    if rl.loss_type == "cispo":
-        losses = -ratio.clamp(max=high).detach() * advantages * new
-    elif rl.loss_type == "sapo":
-        tau = torch.where(advantages > 0, torch.tensor(1.0), torch.tensor(1.05))
-        losses = -torch.sigmoid(tau * (ratio - 1)) * 4 / tau * advantages
-    else:
-        losses = -torch.min(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
-    losses = losses * mask
-    if rl.loss_type in ("grpo", "sapo"):
-        return (losses.sum(-1) / mask.sum(-1)).mean()
-    return losses.sum() / (len(mask) * rl.max_tokens if rl.loss_type == "dr_grpo" else mask.sum())
-
-
-@pytest.mark.parametrize(
-    "rl",
-    [
-        {}, {"epsilon_high": 0.28}, {"loss_type": "dapo"}, {"loss_type": "dr_grpo"},
-        {"loss_type": "cispo", "epsilon_high": 1.5}, {"loss_type": "sapo"}, {"importance": "sequence"},
-    ],
-)  # fmt: skip
-def test_its_loss_is_trls(tmp_path: Path, rl: dict[str, Any]) -> None:
-    from verl.trainer.ppo.core_algos import get_policy_loss_fn
-    from verl.utils.config import omega_conf_to_dataclass
-
-    recipe = recipe_of(**rl)
-    actor = omega_conf_to_dataclass(composed(recipe, job_of(tmp_path)).actor_rollout_ref.actor)
-    generator = torch.Generator().manual_seed(0)
-    old = -torch.rand(6, 9, generator=generator)
-    new = (old + 0.4 * torch.randn(6, 9, generator=generator)).requires_grad_()
-    mask = (torch.arange(9)[None] < torch.tensor([9, 3, 1, 7, 5, 2])[:, None]).float()
-    advantages = torch.tensor([1.5, -0.5, 0.7, -1.0, 0.2, -0.1])[:, None].expand(6, 9)
-    actor.global_batch_info.update(ALL | {"loss_scale_factor": actor.loss_scale_factor})
-    loss, _ = get_policy_loss_fn(actor.policy_loss.loss_mode)(
-        old_log_prob=old, log_prob=new, advantages=advantages, response_mask=mask,
-        loss_agg_mode=actor.loss_agg_mode, config=actor,
-    )  # fmt: skip
-    (gradient,) = torch.autograd.grad(loss, new)
-    wanted = trls_loss(recipe.rl, new, old, advantages, mask)
-    (wanted_gradient,) = torch.autograd.grad(wanted, new)
-    assert float(wanted_gradient.abs().max()) > 1e-3
-    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-4, atol=1e-6)
 
 
 # --- data

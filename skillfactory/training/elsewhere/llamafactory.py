@@ -22,10 +22,9 @@ from typing import Any
 import yaml
 
 from skillfactory import files
-from skillfactory.errors import NothingLeftError, RecipeError, SkillFactoryError
+from skillfactory.errors import RecipeError, SkillFactoryError
 from skillfactory.formats.export import export
 from skillfactory.recipe import Recipe
-from skillfactory.records import Trace
 from skillfactory.stage import Stage
 from skillfactory.store import LoadedRun, Run
 from skillfactory.training.elsewhere import programs
@@ -37,12 +36,7 @@ _FINISHED = "train_results.json"  # it writes that after the model
 
 
 def check(recipe: Recipe) -> None:
-    """Raises RecipeError for what it cannot do of a recipe, or where its command is not there; asks that once."""
-    if recipe.sft.dev_every or recipe.sft.keep == "best":
-        raise RecipeError(
-            "training.sft: llamafactory cannot measure dev questions; set sft.dev_every to 0 and sft.keep to last, "
-            "or training.sft to trl."
-        )
+    """Raises RecipeError where its command is not there, or another version; asks it once."""
     name = recipe.training.llamafactory.command
     if shutil.which(_command(recipe)) is None:
         raise RecipeError(
@@ -76,15 +70,10 @@ def run(recipe: Recipe, run: Run) -> None:
     from skillfactory.engines.models import ChatTokenizer, load_model
     from skillfactory.training import common
     from skillfactory.training.policy import SamplingCopy
-    from skillfactory.training.sft import tokenize
+    from skillfactory.training.sft import tokenize, traces_of
 
-    check(recipe)
     stage = run.stage("sft")
-    traces = run.stage("traces").rows(Trace)
-    if not traces:
-        raise NothingLeftError(
-            "There are no traces to fine-tune on; look at `skillfactory show` for where they were lost."
-        )
+    traces = traces_of(run)
     folder = stage.path.absolute() / "llamafactory"  # it works in another
     folder.mkdir(exist_ok=True)
     if not (folder / DATA).is_dir():
@@ -132,12 +121,13 @@ def _environment(recipe: Recipe) -> dict[str, str]:
 def _train(recipe: Recipe, run: Run, folder: Path, steps: int, learned: int) -> int:
     """Run it to its last step, from its last checkpoint where there is one; gives the steps that are done then."""
     from skillfactory.training import common, signs
+    from skillfactory.training.metrics import MetricsFile
     from skillfactory.training.watching import SignsTold
 
     stage = run.stage("sft")
     _, done = common.last_checkpoint(stage.path)
     with stage.track(steps, "SFT steps", done=done) as advance:
-        metrics = common.MetricsFile(stage.path, _line, advance, done)
+        metrics = MetricsFile(stage.path, _line, advance, done)
         told = SignsTold(run, stage, metrics, signs.of_sft)
         if not (folder / OUT / _FINISHED).exists():
             log = _Log(folder / OUT / "trainer_log.jsonl")

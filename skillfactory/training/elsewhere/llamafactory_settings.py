@@ -5,12 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from skillfactory import seeds
+from skillfactory.errors import RecipeError
+from skillfactory.planning.steps import sft_batch
 from skillfactory.recipe import Recipe
 from skillfactory.stage import Stage
-from skillfactory.training.steps import sft_batch
 
 DATA, DEEPSPEED, OUT = "data", "deepspeed.json", "../checkpoints"  # from the folder that it works in
 ROOM = 64  # tokens beyond the longest trace: a template of its own may take a few more, and what is longer it cuts
+
+
+def check(recipe: Recipe) -> None:
+    """Raises RecipeError for what it cannot do of a recipe."""
+    if recipe.sft.dev_every or recipe.sft.keep == "best":
+        raise RecipeError(
+            "training.sft: llamafactory cannot measure dev questions; set sft.dev_every to 0 and sft.keep to last, "
+            "or training.sft to trl."
+        )
 
 
 def settings(recipe: Recipe, stage: Stage, traces: int, longest: int) -> dict[str, Any]:

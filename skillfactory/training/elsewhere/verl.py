@@ -43,8 +43,7 @@ print(json.dumps([missing, "" if "verl" in missing else version("verl")]))
 
 
 def check(recipe: Recipe) -> None:
-    """Raises RecipeError for what verl cannot do of a recipe, or where it is not there. Asks its Python once."""
-    verl_settings.check(recipe)
+    """Raises RecipeError where verl is not there, or another version. Asks its Python once."""
     python = recipe.training.verl.python
     if not python:
         raise RecipeError(
@@ -85,7 +84,6 @@ def run(recipe: Recipe, run: Run) -> None:
     from skillfactory.engines.models import ChatTokenizer
     from skillfactory.training.elsewhere import verl_model
 
-    check(recipe)
     stage = run.stage("rl")
     sft = run.stage("sft").path / "model"
     start = sft if sft.is_dir() else None
@@ -135,8 +133,8 @@ def _logging(recipe: Recipe, stage: Stage, folder: Path) -> tuple[str, dict[str,
 
 def _train(recipe: Recipe, run: Run, job: Job, dev: int) -> "Watch":
     """Run verl to its last step, from its last checkpoint where there is one; gives what has watched it."""
-    from skillfactory.training import common
     from skillfactory.training.elsewhere.verl_watch import EndedError, Watch
+    from skillfactory.training.metrics import METRICS, MetricsFile, last_step
 
     rl, stage = recipe.rl, run.stage("rl")
     chosen = verl_settings.settings(recipe, job)
@@ -146,8 +144,8 @@ def _train(recipe: Recipe, run: Run, job: Job, dev: int) -> "Watch":
         return verl_log.Steps(job.folder, rl, Path(given) if given else None, ours=given == own)
 
     with stage.track(rl.steps, "GRPO steps", done=job.done) as advance:
-        known = min(job.done, common.last_step(stage.path / common.METRICS))
-        metrics = common.MetricsFile(stage.path, lambda logs: logs, advance, known)
+        known = min(job.done, last_step(stage.path / METRICS))
+        metrics = MetricsFile(stage.path, lambda logs: logs, advance, known)
         watch = Watch(run, stage, rl, steps(), metrics, dev)
         watch.catch_up(job.done)
         if job.done >= rl.steps or stage.manifest.get(ENDED):

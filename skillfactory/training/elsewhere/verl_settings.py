@@ -14,8 +14,8 @@ from typing import Any
 
 from skillfactory import seeds
 from skillfactory.errors import RecipeError
+from skillfactory.planning.steps import updates_per_step
 from skillfactory.recipe import Recipe, Rl
-from skillfactory.training.steps import updates_per_step
 
 CHECKPOINTS, ROLLOUTS, FIGURES, TRAIN, DEV = "checkpoints", "rollouts", "figures.jsonl", "train.parquet", "dev.parquet"
 # How TRL's losses are averaged over tokens, in verl's words. TRL's `bnpo` averages within a micro-batch: verl never.

@@ -10,9 +10,10 @@ from skillfactory.errors import NothingLeftError
 from skillfactory.recipe import Rl
 from skillfactory.stage import Stage
 from skillfactory.store import Run
-from skillfactory.training import common, signs
+from skillfactory.training import signs
 from skillfactory.training.development import FILE, Measured
 from skillfactory.training.elsewhere import verl_log
+from skillfactory.training.metrics import MetricsFile, keep_steps
 from skillfactory.training.signs import Sign
 from skillfactory.training.watching import SignsTold
 
@@ -27,10 +28,10 @@ class Watch:
     `dev` is the number of dev questions.
     """
 
-    def __init__(self, run: Run, stage: Stage, rl: Rl, steps: verl_log.Steps, metrics: common.MetricsFile, dev: int):
+    def __init__(self, run: Run, stage: Stage, rl: Rl, steps: verl_log.Steps, metrics: MetricsFile, dev: int):
         self.run, self.stage, self.rl, self.steps, self.metrics, self.dev = run, stage, rl, steps, metrics, dev
         self.told = SignsTold(run, stage, metrics, lambda lines: signs.of_rl(lines, rl))
-        common.keep_steps(stage.path / FILE, metrics.step)
+        keep_steps(stage.path / FILE, metrics.step)
 
     def __call__(self, ended: bool) -> None:
         found = False

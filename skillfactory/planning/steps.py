@@ -1,4 +1,4 @@
-"""How RL is cut into steps and updates: known from the recipe alone."""
+"""How SFT and RL are cut into steps and updates: known from the recipe alone."""
 
 from skillfactory.errors import RecipeError
 from skillfactory.recipe import Rl, Sft

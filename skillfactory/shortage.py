@@ -1,0 +1,49 @@
+"""Memory that runs out, in the user's words: what to lower, so that the same command goes on."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from skillfactory.errors import ShortageError
+from skillfactory.rounds import stage_of
+
+# None of these changes a result, so that a run goes on with them.
+_LOWER = {
+    "traces": "lower machine.batch_size",
+    "sft": "lower sft.micro_batch, or set sft.gradient_checkpointing=true",
+    "rl": "lower rl.micro_batch and machine.batch_size, or set rl.gradient_checkpointing=true",
+    "evaluation": "lower machine.batch_size",
+}
+# What torch's allocators, those of other compiled libraries and the system say.
+_SAID = (
+    "can't allocate memory", "out of memory", "cannot allocate memory", "bad_alloc", "bad allocation",
+    "failed to map segment",
+)  # fmt: skip
+
+
+@contextmanager
+def told(stage: str) -> Iterator[None]:
+    """Turn memory that has run out in a stage into a ShortageError; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ShortageError) or not is_shortage(error):
+            raise
+        lower = _LOWER.get(stage_of(stage))
+        raise ShortageError(
+            f"{stage}: memory has run out. {f'Close other programs, or {lower}' if lower else 'Close other programs'}, "
+            "and run the command again: what is finished is kept."
+        ) from error
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether an error, or one of its causes, says that there is no memory."""
+    for _ in range(10):
+        if error is None:
+            return False
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        if isinstance(error, RuntimeError | ImportError) and any(words in str(error).lower() for words in _SAID):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
