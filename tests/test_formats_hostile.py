@@ -29,15 +29,18 @@ CHAT = {"prompt": "2 + 2?", "completion": "<think>\n2 + 2 = 4\n</think>\n<answer
 OWN = {"question": "2 + 2?", "answer": "4"}
 
 
-def read(path: Path) -> Iterator[tuple[str, list[Any]]]:
-    """What each of our readers makes of a file: the error, or the rows; nothing else may come out of them."""
+def read(path: Path, published: bool = True) -> Iterator[tuple[str, list[Any]]]:
+    """What each of our readers makes of a file: the error, or the rows; nothing else may come out of them.
+
+    The third, which reads `published` sets, goes through the library `datasets`, and takes its time.
+    """
     suffix = path.suffix.removeprefix(".")
     own = suffix if suffix in ("csv", "parquet") else "jsonl"
     for reader in (
         lambda: list(samples(str(path))),
         lambda: tasks.get(own, path=str(path)).questions,  # type: ignore[attr-defined]
         lambda: tasks.get("gsm8k", path=str(path)).questions,  # type: ignore[attr-defined]
-    ):
+    )[: 3 if published else 2]:
         try:
             found, said = reader(), ""
         except QuestionError as error:
@@ -116,9 +119,21 @@ def test_a_chat_that_hides_half_a_pair_in_a_text(tmp_path: Path) -> None:
         list(read_given(str(path)))
 
 
+BYTES = st.binary(max_size=300) | st.text('{}[]",:\\ud8019.eE-+ntaf \n\r\t\0', max_size=80).map(str.encode)
+
+
 @QUICK
-@given(st.binary(max_size=300) | st.text('{}[]",:\\ud8019.eE-+ntaf \n\r\t\0', max_size=80).map(str.encode))
+@given(BYTES)
 def test_any_bytes_are_rows_or_refused(tmp_path: Path, data: bytes) -> None:
+    for name in ("x.jsonl", "x.json", "x.csv", "x.parquet"):
+        (tmp_path / name).write_bytes(data)
+        list(read(tmp_path / name, published=False))
+
+
+@pytest.mark.slow
+@settings(QUICK, max_examples=150)
+@given(BYTES)
+def test_any_bytes_are_rows_of_a_published_set_or_refused(tmp_path: Path, data: bytes) -> None:
     for name in ("x.jsonl", "x.json", "x.csv", "x.parquet"):
         (tmp_path / name).write_bytes(data)
         list(read(tmp_path / name))
@@ -144,15 +159,15 @@ ROWS = st.lists(st.dictionaries(KEYS, JSON | st.lists(st.dictionaries(KEYS, JSON
 def test_any_columns_are_rows_or_refused(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     lines = "\n".join(map(json.dumps, rows))
     (tmp_path / "x.jsonl").write_text(lines)
-    list(read(tmp_path / "x.jsonl"))
+    list(read(tmp_path / "x.jsonl", published=False))
     (tmp_path / "x.json").write_text(json.dumps(rows))
-    list(read(tmp_path / "x.json"))
+    list(read(tmp_path / "x.json", published=False))
     try:
         table = pa.Table.from_pylist(rows)
         pq.write_table(table, tmp_path / "x.parquet")
     except (pa.ArrowException, UnicodeEncodeError, OverflowError):
         return
-    list(read(tmp_path / "x.parquet"))
+    list(read(tmp_path / "x.parquet", published=False))
 
 
 # --- Parquet
@@ -203,7 +218,7 @@ def test_values_that_python_cannot_hold(tmp_path: Path) -> None:
         for name in ("answer", "question", "prompt", "completion", "other"):
             rows = {key: pa.array([value]) for key, value in (OWN | CHAT).items()} | {name: column}
             (tmp_path / "x.parquet").write_bytes(parquet(pa.table(rows)))
-            for said, found in read(tmp_path / "x.parquet"):
+            for said, found in read(tmp_path / "x.parquet", published=name == "other"):
                 assert bool(said) != bool(found), (column.type, name)
 
 
