@@ -230,7 +230,7 @@ def test_another_models_answers_are_told_once(
     [
         ("0", 0), ("2", 2), ("2.5", 2.5), (" 3 ", 3), ("1e3", 600), ("1e999", 600), ("99999999999999999999", 600),
         ("-5", 0), ("nan", 0), ("inf", 0), ("", 0), ("soon", 0), ("\xb2", 0), ("1,5", 0), ("0x10", 0),
-        (formatdate(time.time() + 10**9, usegmt=True), 600), (formatdate(0, usegmt=True), 0),
+        (formatdate(10**10, usegmt=True), 600), (formatdate(0, usegmt=True), 0),
         ("Fri, 31 Dec 9999 23:59:59 -2359", 600), ("Fri, 31 Feb 2027 23:59:59 GMT", 0),
         ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
         ("Thu, 01 Jan 1970 00:00:00", 0), ("9" * 5000, 600), ("Mon, 1 Jan 99999999999 00:00:00 GMT", 0),

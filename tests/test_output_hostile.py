@@ -23,7 +23,7 @@ from skillfactory.recipe import Recipe
 
 HTML = (
     "<script>document.title='owned'</script></script><!--<script>--><img src=x onerror=\"document.title='owned'\">"
-    "<svg onload=alert(1)><a href='javascript:alert(1)'>x</a>]]>\u2028\u2029&lt;script&gt;<style>*{display:none}</style>"
+    "<svg onload=alert(1)><a href='javascript:1'>x</a>]]>\u2028\u2029&lt;script&gt;<style>*{display:none}</style>"
 )
 TERMINAL = (
     "\x1b[2J\x1b]0;owned\x07\x1b]52;c;b3duZWQ=\x07\x1b]8;;http://evil.example\x07link\x1b]8;;\x07\x9b2J\x9d0;owned\x9c"
