@@ -12,7 +12,8 @@ from skillfactory.errors import StoreError
 from skillfactory.records import Reflection
 from skillfactory.report.report import MARKDOWN, METRICS, PAGE
 from skillfactory.rounds import stage_of
-from skillfactory.stage import MANIFEST, SPENT, Stage, is_shard, remove
+from skillfactory.shards import is_shard
+from skillfactory.stage import MANIFEST, SPENT, Stage, remove
 
 ASIDE = "damaged"  # the folder in the run directory that bad files are moved to
 _REDONE = {
@@ -200,7 +201,8 @@ class Looked:
         for path in self.folder.glob("*.jsonl"):
             if bad := bad_lines(path):
                 drop = partial(drop_bad_lines, self.run, path)
-                yield self._fault(path, f"{len(bad)} of its lines are no JSON", "is rid of them", "", drop)
+                mend = f"is rid of them: their figures are lost, unless `--fresh {self.name}` trains it again"
+                yield self._fault(path, f"{len(bad)} of its lines are no JSON", mend, "", drop)
 
     def _models(self) -> Iterator[Fault]:
         """The models that a finished training has left."""

@@ -23,7 +23,7 @@ def damage_of(path: Path) -> str:
     """What is wrong with a file, as half a sentence; "" where nothing is, or nothing can be said of such a file."""
     try:
         size = path.stat().st_size
-        if not size and path.suffix in {".json", ".safetensors", ".pt", ".pth", ".bin"}:
+        if not size and path.suffix in {".json", ".safetensors", ".pt", ".pth", ".bin", ".html", ".md"}:
             return "is empty"
         match path.suffix:
             case ".json":

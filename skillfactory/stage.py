@@ -8,17 +8,16 @@ the digests of the stages that it reads; work made from other settings is refuse
 """
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from skillfactory import files, progress, rows, versions
 from skillfactory.errors import StoreError
+from skillfactory.shards import Shards, mend_of, number_of, paths_in
 
 if TYPE_CHECKING:
     import pyarrow
@@ -45,7 +44,7 @@ class Stage:
         file = self.path / MANIFEST
         found = files.read_json(file) if file.exists() else {}
         if not isinstance(found, dict):
-            raise StoreError(f"{file} is damaged (it holds no mapping); {_mend(self.path)}")
+            raise StoreError(f"{file} is damaged (it holds no mapping); {mend_of(self.path)}")
         return found
 
     def is_finished(self) -> bool:
@@ -68,7 +67,7 @@ class Stage:
         manifest = self.manifest
         if not manifest:
             if self.shard_paths():
-                raise StoreError(f"{self.path} has rows but no {MANIFEST}; {_mend(self.path)}")
+                raise StoreError(f"{self.path} has rows but no {MANIFEST}; {mend_of(self.path)}")
             return
         if manifest.get("digest") == files.digest_of(dict(settings), dict(inputs)):
             return
@@ -125,20 +124,20 @@ class Stage:
         with files.told(str(self.path)):
             self.path.mkdir(parents=True, exist_ok=True)
         if self._next is None:
-            self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in self.shard_paths()), default=-1)
+            self._next = 1 + max((number_of(path) for path in self.shard_paths()), default=-1)
         files.write_atomic(self.path / f"part-{self._next:05}.parquet", rows.to_parquet(records))
         self._next += 1
 
-    def shards(self) -> "Shards":
+    def shards(self) -> Shards:
         """The stage's shards, to read one by one. Raises StoreError where one is missing, or is none of the stage's."""
         manifest = self.manifest
         known = {shard["name"]: shard["sha256"] for shard in manifest.get("shards", [])}
         paths = self.shard_paths()
         there = {path.name for path in paths}
         if lost := sorted(set(known) - there):
-            raise StoreError(f"{self.path / lost[0]} is missing; {_mend(self.path)}")
+            raise StoreError(f"{self.path / lost[0]} is missing; {mend_of(self.path)}")
         if manifest.get("finished") and (strange := sorted(there - set(known))):
-            raise StoreError(f"{self.path / strange[0]} was not written by its stage; {_mend(self.path)}")
+            raise StoreError(f"{self.path / strange[0]} was not written by its stage; {mend_of(self.path)}")
         return Shards(paths, known)
 
     def tables(self, columns: Sequence[str] | None = None) -> "Iterator[pyarrow.Table]":
@@ -231,7 +230,7 @@ class Stage:
             now = self._models().get(MODELS, {})
             if changed := [name for name in before if now.get(name) != before[name]]:
                 what = "has changed since its stage wrote it" if changed[0] in now else "is missing"
-                raise StoreError(f"{self.path / changed[0]} {what}; put it back, or {_mend(self.path)}")
+                raise StoreError(f"{self.path / changed[0]} {what}; put it back, or {mend_of(self.path)}")
 
     def _models(self) -> dict[str, dict[str, str]]:
         """The manifest's entry of the models that a training leaves."""
@@ -241,37 +240,10 @@ class Stage:
 
     def shard_paths(self) -> list[Path]:
         """Its shard files, in order."""
-        paths = [path for path in self.path.glob("part-*.parquet") if is_shard(path)]
-        return sorted(paths, key=lambda path: int(path.stem.removeprefix("part-")))
+        return paths_in(self.path)
 
     def _write_manifest(self, **changes: object) -> None:
         files.write_json(self.path / MANIFEST, {**self.manifest, **changes})
-
-
-@dataclass(frozen=True)
-class Shards:
-    """The shard files of a stage, in order; `known` has the hashes of those that a finished stage is made of."""
-
-    paths: list[Path]
-    known: dict[str, str]
-
-    def read(self, number: int, columns: Sequence[str] | None = None, verify: bool = True) -> "pyarrow.Table":
-        """One shard, or some of its columns. Raises StoreError where it is damaged."""
-        path = self.paths[number]
-        try:
-            if not verify:
-                return rows.from_parquet(path, columns)
-            data = path.read_bytes()
-            if path.name in self.known and files.sha256(data) != self.known[path.name]:
-                raise ValueError("its content is not what its stage wrote")
-            return rows.from_parquet(data, columns)
-        except ValueError as error:
-            raise StoreError(f"{path} is damaged ({error}); {_mend(path.parent)}") from error
-
-
-def is_shard(path: Path) -> bool:
-    """Whether a file has the name of a shard."""
-    return re.fullmatch(r"part-\d+\.parquet", path.name) is not None
 
 
 def remove(path: Path) -> None:
@@ -288,11 +260,6 @@ def _shown(settings: Mapping[str, Any], key: str) -> str:
 
 def _redo(stage: str) -> str:
     return f"redo it with `--fresh {stage}`."
-
-
-def _mend(stage: Path) -> str:
-    doctor = f"`skillfactory doctor {stage.parent} --repair` mends what it can"
-    return f"{doctor}, `--fresh {stage.name}` makes the whole stage anew."
 
 
 def now() -> str:

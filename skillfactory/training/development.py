@@ -154,12 +154,11 @@ class DevAccuracy(TrainerCallback):
     def _take_up(self, done: int) -> None:
         path = self.folder / FILE
         if processes.is_main():
-            keep_steps(path, done)
+            lost = done == 0 and self.keeps and not (self.folder / common.BEST).exists()
+            keep_steps(path, -1 if lost else done)  # step 0 is measured again, for the sake of its model
         processes.any_of(False)  # all wait until the main one has done so
         if path.exists():
             self.lines = [Measured(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-        if self.lines and done == 0 and self.keeps and not (self.folder / common.BEST).exists():
-            self.lines = []  # step 0 is measured again, for the sake of its model
 
     def _responses(self, questions: Sequence[Question]) -> list[tuple[Completion, Grade]]:
         section, prompts = self.recipe.evaluation, prompts_of(self.recipe.attempts)
