@@ -33,7 +33,7 @@ BOXES: dict[str, tuple[str, tuple[str, ...]]] = {
     "console": ("facts on a terminal", ("watch",)),
     "tiny": ("the embedded model", ()),
     "curation": ("samples to traces", ("overview",)),
-    "store": ("a run's folder", ("stage", "children", "recipes")),
+    "store": ("a run's folder", ("stage", "shards", "children", "recipes")),
     "methods": ("where data come from", ("rounds",)),
     "engines": ("where text comes from", ("tiny.__init__",)),  # the folder of the embedded model
     "tasks": ("questions, grading", ()),
