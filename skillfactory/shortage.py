@@ -1,6 +1,7 @@
 """Memory that runs out, in the user's words: what to lower, so that the same command goes on."""
 
 import errno
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,7 @@ _LOWER = {
 # What torch's allocators, those of other compiled libraries and the system say.
 _SAID = (
     "can't allocate memory", "out of memory", "cannot allocate memory", "bad_alloc", "bad allocation",
-    "failed to map segment",
+    "failed to map segment", "error return without exception set",  # the latter: no room for a MemoryError either
 )  # fmt: skip
 
 
@@ -29,11 +30,21 @@ def told(stage: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ShortageError) or not is_shortage(error):
             raise
+        _let_go(error)
         lower = _LOWER.get(stage_of(stage))
         raise ShortageError(
             f"{stage}: memory has run out. {f'Close other programs, or {lower}' if lower else 'Close other programs'}, "
             "and run the command again: what is finished is kept."
-        ) from error
+        ) from None
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what the functions that failed still hold, such as a model: there has to be room to say what is wrong."""
+    for _ in range(10):
+        if error is None:
+            return
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def is_shortage(error: BaseException | None) -> bool:
@@ -43,7 +54,9 @@ def is_shortage(error: BaseException | None) -> bool:
             return False
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
-        if isinstance(error, RuntimeError | ImportError) and any(words in str(error).lower() for words in _SAID):
+        if isinstance(error, RuntimeError | ImportError | SystemError) and any(
+            words in str(error).lower() for words in _SAID
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False

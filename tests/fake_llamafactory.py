@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def train(given: dict[str, Any], play: dict[str, Any]) -> int:
         if step % given["save_steps"] == 0 or step == play["steps"]:
             checkpoint = out / f"checkpoint-{step}"
             checkpoint.mkdir()
-            (checkpoint / "optimizer.pt").write_text("")
+            with zipfile.ZipFile(checkpoint / "optimizer.pt", "w") as file:  # as torch.save writes it
+                file.writestr("data.pkl", b"")
             (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     with (out / "trainer_log.jsonl").open("a") as log:
         log.write(json.dumps({"current_steps": step, "epoch": 1.0}) + "\n")

@@ -88,7 +88,7 @@ def _is_json(line: str) -> bool:
 
 def plain(file: Path, run: Path) -> Any:
     """The content of a file without times, memory and the name of its run."""
-    text = file.read_text(encoding="utf-8").replace(str(run), "RUN").replace(run.name, "RUN")
+    text = re.sub(rf"\b{run.name}\b", "RUN", file.read_text(encoding="utf-8").replace(str(run), "RUN"))
     if file.suffix == ".json":
         shards = file.name == "manifest.json" and file.parent.name in SHARDED
         return _without_times(json.loads(text), {"shards"} if shards else set())
