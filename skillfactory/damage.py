@@ -227,9 +227,9 @@ class Looked:
     def _checkpoints(self) -> Iterator[Fault]:
         """What an unfinished training goes on from."""
         for folder in sorted(self.folder.glob("checkpoints/checkpoint-*")):
-            if wrong := next(intact.damaged(folder), None):
+            if why := intact.damage_of_checkpoint(folder):
                 redo = "training goes on from the checkpoint before it, or from its beginning where there is none"
-                yield self._fault(wrong[0], wrong[1], "the checkpoint is deleted", redo, partial(remove, folder))
+                yield self._fault(folder, why, "is deleted", redo, partial(remove, folder))
 
     def _leftovers(self, finished: bool) -> Iterator[Fault]:
         for path in sorted(self.folder.glob("*")):

@@ -9,6 +9,13 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# What training needs to go on just as it would have. One process, FSDP and DeepSpeed have other names for the same.
+_PARTS = {
+    "weights": ("model*.safetensors", "adapter_model.*", "pytorch_model*", "global_step*"),
+    "optimizer": ("optimizer*", "global_step*"),
+    "random state (rng_state)": ("rng_state*",),
+    "trainer_state.json": ("trainer_state.json",),
+}
 _MOST_HEADER = 100_000_000  # bytes; the limit of safetensors
 
 
@@ -17,6 +24,14 @@ def damaged(folder: Path) -> Iterator[tuple[Path, str]]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and (why := damage_of(path)):
             yield path, why
+
+
+def damage_of_checkpoint(folder: Path) -> str:
+    """What is wrong with a checkpoint of transformers, as half a sentence that names the file; "" where nothing is."""
+    for part, kinds in _PARTS.items():
+        if not any(next(folder.glob(kind), None) for kind in kinds):
+            return f"has no {part}"
+    return next((f"has a {path.relative_to(folder)} that {why}" for path, why in damaged(folder)), "")
 
 
 def damage_of(path: Path) -> str:

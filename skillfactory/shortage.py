@@ -54,9 +54,8 @@ def is_shortage(error: BaseException | None) -> bool:
             return False
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
-        if isinstance(error, RuntimeError | ImportError | SystemError) and any(
-            words in str(error).lower() for words in _SAID
-        ):
+        said = str(error).lower() if isinstance(error, RuntimeError | ImportError | SystemError) else ""
+        if any(words in said for words in _SAID):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -33,8 +33,10 @@ def train(given: dict[str, Any], play: dict[str, Any]) -> int:
         if step % given["save_steps"] == 0 or step == play["steps"]:
             checkpoint = out / f"checkpoint-{step}"
             checkpoint.mkdir()
-            with zipfile.ZipFile(checkpoint / "optimizer.pt", "w") as file:  # as torch.save writes it
-                file.writestr("data.pkl", b"")
+            for name in ("optimizer.pt", "rng_state.pth"):
+                with zipfile.ZipFile(checkpoint / name, "w") as file:  # as torch.save writes it
+                    file.writestr("data.pkl", b"")
+            (checkpoint / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
             (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     with (out / "trainer_log.jsonl").open("a") as log:
         log.write(json.dumps({"current_steps": step, "epoch": 1.0}) + "\n")

@@ -12,6 +12,7 @@ from datasets import Dataset
 from helpers import TASK, make_recipe
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -272,6 +273,8 @@ def checkpoint(folder: Path, step: int, state: str | None = None, optimizer: boo
     path.mkdir(parents=True)
     if optimizer:
         torch.save({}, path / "optimizer.pt")
+    torch.save({}, path / "rng_state.pth")
+    save_file({"weight": torch.zeros(1)}, path / "model.safetensors")
     text = json.dumps({"global_step": step}) if state is None else state
     if text:
         (path / "trainer_state.json").write_text(text)

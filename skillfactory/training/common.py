@@ -106,15 +106,13 @@ def last_checkpoint(folder: Path) -> tuple[str | None, int]:
 def _newest(folder: Path) -> tuple[str | None, int]:
     checkpoints = folder / "checkpoints"
     while checkpoints.is_dir() and (path := get_last_checkpoint(str(checkpoints))):
-        state = Path(path) / "trainer_state.json"  # written last
-        # One process writes optimizer.pt, FSDP optimizer.bin or a folder optimizer_0, DeepSpeed a folder global_stepN.
-        whole = any(next(Path(path).glob(kind), None) for kind in ("optimizer*", "global_step*"))
-        if state.exists() and whole:
-            wrong = next(intact.damaged(Path(path)), None)
-            if wrong is None:
-                return path, int(json.loads(state.read_text())["global_step"])
-            said = f"{wrong[0].relative_to(folder)} {wrong[1]}: the checkpoint is left out"
-            say(f"{folder.name}: {said}; training goes on from one before it, or from its beginning")
+        state = Path(path) / "trainer_state.json"  # written last: without it a kill came while the others were
+        why = intact.damage_of_checkpoint(Path(path))
+        if not why:
+            return path, int(json.loads(state.read_text())["global_step"])
+        if state.exists():
+            said = f"{folder.name}: {Path(path).name} {why} and is left out"
+            say(f"{said}; training goes on from the checkpoint before it, or from its beginning")
         shutil.rmtree(path)
     return None, 0
 
