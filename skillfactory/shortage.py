@@ -18,7 +18,8 @@ _LOWER = {
 # What torch's allocators, those of other compiled libraries and the system say.
 _SAID = (
     "can't allocate memory", "out of memory", "cannot allocate memory", "bad_alloc", "bad allocation",
-    "failed to map segment", "error return without exception set",  # the latter: no room for a MemoryError either
+    "can't start new thread", "failed to map segment",
+    "error return without exception set",  # there is no room for a MemoryError either
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from skillfactory.errors import ModelError
 from skillfactory.machine import SMALL_MODEL, count_parameters, pick_device, quiet_libraries
 from skillfactory.recipe import Recipe
 from skillfactory.records import Message
+from skillfactory.shortage import is_shortage
 from skillfactory.tiny import FOLDER as TINY_FOLDER
 
 
@@ -117,6 +118,8 @@ def load_model(recipe: Recipe, model: str | Path | None = None, *, training: boo
             **hub_options(recipe, model),
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        if is_shortage(error):
+            raise
         raise ModelError(
             f"Model `{name}` could not be loaded ({first_line(error)}); name a Hugging Face folder of a causal "
             "language model with safetensors, or a hub id that this machine can reach."
