@@ -50,7 +50,7 @@ def test_a_second_run_is_refused_and_the_first_is_none_the_worse(tmp_path: Path,
     for file in ("questions", "traces/manifest.json", "sft/checkpoints", "evaluation/manifest.json"):
         wait_for(run / file, first)
         said = small.said(*small.words(run), code=2)
-        assert f"is in use:  {first.pid} is writing this run" in said
+        assert f"is in use: process {first.pid} is writing this run" in said
         said = small.skillfactory("doctor", str(run), "--repair", code=2)
         assert "is in use" in said
     assert first.wait() == 0
