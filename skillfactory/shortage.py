@@ -19,6 +19,7 @@ _LOWER = {
 _SAID = (
     "can't allocate memory", "out of memory", "cannot allocate memory", "bad_alloc", "bad allocation",
     "can't start new thread", "failed to map segment",
+    "could not create a primitive",  # oneDNN
     "error return without exception set",  # there is no room for a MemoryError either
 )  # fmt: skip
 

@@ -86,7 +86,7 @@ def test_a_model_that_is_changed_under_a_run_stops_it(model: Path, tmp_path: Pat
     run, own = tmp_path / "disturbed", f"model={model}"
     weights, said = (model / "model.safetensors").read_bytes(), tmp_path / "said"
     process = small.start(small.words(run, own, "--until", "sft"), said)
-    wait_for(run / "traces/part-*", process)
+    wait_for(run / "attempts/part-*", process)  # it has been sampled from
     flip(model / "model.safetensors")
     assert process.wait() == 2
     text = said.read_text()
