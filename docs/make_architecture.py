@@ -22,8 +22,7 @@ ROOT, BASICS = "skillfactory", "basics"
 BOXES: dict[str, tuple[str, tuple[str, ...]]] = {
     "cli": ("the commands", ("__main__", "demo", "catalog", "writing")),
     "starting": ("init: a first recipe", ()),
-    "checkup": ("doctor: the machine", ()),
-    "repair": ("doctor: a run", ("damage",)),
+    "checkup": ("doctor, and repair", ()),
     "experiments": ("methods x seeds", ()),
     "pipeline": ("stages, resuming", ("contents", "shortage")),
     "report": ("tables and pages", ()),

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from chat_requests import chat_server, stats
 from helpers import TASK, make_recipe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_engine_openai import chat_server, stats
 from typer.testing import CliRunner
 
 from skillfactory.cli import app

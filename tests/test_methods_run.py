@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import TASK, make_recipe
+from helpers import SIGNS, almost_nothing, make_recipe
 
 from skillfactory import methods, pipeline
 from skillfactory.curation.splitting import MOST
@@ -14,26 +14,12 @@ from skillfactory.recipe import Recipe
 from skillfactory.records import Attempt, Question, Reflection, Response, Trace
 from skillfactory.store import LoadedRun, load_run
 
-SIGNS = {
-    "name": "countdown",
-    "params": {"count": 3, "high": 19, "target_high": 40, "operators": "+-", "in_order": True},
-}
 MANY = {"task": SIGNS, "sft": 120, "rl": 8, "dev": 2}  # enough to learn the form of traces
 
 
 def recipe(method: str, **sections: Any) -> Recipe:
     """Few questions, one step of RL, almost nothing to evaluate."""
-    plain = {"temperature": 0.7, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "max_tokens": 64}
-    given = {
-        "questions": {"task": SIGNS, "sft": 24, "rl": 8, "dev": 2},
-        "attempts": {**plain, "variants": ["original", "rephrase"], "per_variant": 4},
-        "reflections": {**plain, "per_attempt": 1},
-        "traces": {"pattern": "fail_first", "max_pairs": 4, "per_question": 1},
-        "sft": {"learning_rate": 1e-3, "epochs": 1},
-        "rl": {"steps": 1, "prompts_per_step": 4, "group_size": 4, "mini_batch": 0, "max_tokens": 100},
-        "evaluation": {**plain, "samples": 1, "sets": {"same": {"task": TASK, "n": 2}}},
-    }
-    return methods.applied(make_recipe(method=method, **given | sections))
+    return methods.applied(make_recipe(method=method, **almost_nothing() | sections))
 
 
 def ran(settled: Recipe, path: Path, until: str | None = None) -> LoadedRun:

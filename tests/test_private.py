@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import TASK, make_recipe
+from helpers import almost_nothing, make_recipe
 
 from skillfactory import load_run
 from skillfactory.machine import _NO_REPORTS, report_nothing
@@ -37,10 +37,6 @@ def watch(event, given):
 
 sys.addaudithook(watch)
 """
-SIGNS = {
-    "name": "countdown",
-    "params": {"count": 3, "high": 19, "target_high": 40, "operators": "+-", "in_order": True},
-}
 
 
 def run(tmp_path: Path, *words: object) -> tuple[subprocess.CompletedProcess[str], str]:
@@ -62,18 +58,8 @@ def run(tmp_path: Path, *words: object) -> tuple[subprocess.CompletedProcess[str
 
 def recipe_file(folder: Path, **sections: Any) -> Path:
     """Few questions, one step of RL, almost nothing to evaluate, on the tiny model."""
-    plain = {"temperature": 0.7, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "max_tokens": 64}
-    given = {
-        "questions": {"task": SIGNS, "sft": 24, "rl": 8, "dev": 2},
-        "attempts": {**plain, "variants": ["original", "rephrase"], "per_variant": 4},
-        "reflections": {**plain, "per_attempt": 1},
-        "traces": {"pattern": "fail_first", "max_pairs": 4, "per_question": 1},
-        "sft": {"learning_rate": 1e-3, "epochs": 1},
-        "rl": {"steps": 1, "prompts_per_step": 4, "group_size": 4, "mini_batch": 0, "max_tokens": 100},
-        "evaluation": {**plain, "samples": 1, "sets": {"same": {"task": TASK, "n": 2}}},
-    }
     file = folder / "r.yaml"
-    file.write_text(yaml.safe_dump(make_recipe(**given | sections).model_dump(mode="json")))
+    file.write_text(yaml.safe_dump(make_recipe(**almost_nothing() | sections).model_dump(mode="json")))
     return file
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from skillfactory import repair
+from skillfactory.checkup import repair
 from skillfactory.checkup.check import Check, ok, problem
-from skillfactory.damage import Finding
+from skillfactory.checkup.damage import Finding
 
 
 def checks(path: Path, mends: bool = False) -> Iterator[Check]:

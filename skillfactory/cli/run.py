@@ -14,6 +14,7 @@ from skillfactory.cli.shared import RUNS, AsJson, Overrides, RecipeName, RunToWr
 from skillfactory.errors import RecipeError, StoreError
 
 if TYPE_CHECKING:
+    from skillfactory.experiments.grid import Experiment
     from skillfactory.recipe import Recipe
     from skillfactory.store import LoadedRun
 
@@ -198,7 +199,7 @@ def experiment(
 
     Cells that fail stop no other; they are told at the end, each with the command to retry it, and the exit code is 2.
     """
-    from skillfactory.experiments import command, forecast, runner
+    from skillfactory.experiments import command, runner
     from skillfactory.experiments.grid import load_experiment
     from skillfactory.report import experiment as report
     from skillfactory.report import terminal
@@ -207,11 +208,7 @@ def experiment(
     loaded = load_experiment(file, overrides or [], None if seeds is None else command.parse_seeds(seeds))
     folder = out or RUNS / loaded.name
     if dry_run:
-        facts = forecast.forecast(loaded, folder)
-        if as_json:
-            print_json({"experiment": str(folder), "cells": facts})
-        else:
-            terminal.print_table(forecast.table(f"{loaded.name}: {len(facts)} cells in {folder}", facts), screen())
+        _forecast(loaded, folder, as_json)
         return
     watch = Watch(sys.stderr if as_json else sys.stdout)
     metrics, failures = command.run(loaded, folder, jobs, ray, gpus_per_cell, watch)
@@ -223,3 +220,14 @@ def experiment(
         print(f"Experiment: {folder / 'experiment.html'}")
     if failures:
         raise runner.ExperimentError(command.told(loaded, failures))
+
+
+def _forecast(experiment: "Experiment", folder: Path, as_json: bool) -> None:
+    from skillfactory.experiments import forecast
+    from skillfactory.report import terminal
+
+    facts = forecast.forecast(experiment, folder)
+    if as_json:
+        print_json({"experiment": str(folder), "cells": facts})
+    else:
+        terminal.print_table(forecast.table(f"{experiment.name}: {len(facts)} cells in {folder}", facts), screen())

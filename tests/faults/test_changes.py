@@ -13,7 +13,7 @@ import same
 import small
 from damaging import cut, empty, flip, lose
 
-from skillfactory import repair
+from skillfactory.checkup import repair
 from skillfactory.contents import model_folder
 from skillfactory.recipes import load_recipe
 

@@ -9,8 +9,8 @@ import same
 import small
 from damaging import cut, empty, flip, lose, twice
 
-from skillfactory import repair
-from skillfactory.damage import ASIDE
+from skillfactory.checkup import repair
+from skillfactory.checkup.damage import ASIDE
 from skillfactory.stage import Stage
 
 Copied = Callable[..., Path]

@@ -14,8 +14,8 @@ import same
 import small
 import torch
 
-from skillfactory import repair
-from skillfactory.damage import ASIDE
+from skillfactory.checkup import repair
+from skillfactory.checkup.damage import ASIDE
 from skillfactory.errors import ShortageError
 from skillfactory.shortage import told
 

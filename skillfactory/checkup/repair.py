@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from skillfactory import files, methods, pipeline, store
-from skillfactory.damage import ASIDE, Fault, Finding, Looked, aside, bad_lines, drop_bad_lines
+from skillfactory.checkup.damage import ASIDE, Fault, Finding, Looked, aside, bad_lines, drop_bad_lines
 from skillfactory.errors import SkillFactoryError, StoreError
 from skillfactory.recipe import Recipe
 
