@@ -117,6 +117,8 @@ def _places(root: yaml.Node | None) -> Iterator[tuple[Place, int]]:
                 start = key.start_mark.line + 1
                 if not isinstance(key, yaml.ScalarNode):
                     raise NotPlainError("a key must be a word, not a list or a mapping", start)
+                if key.tag != _TEXT and len(key.value) > _LONGEST_NUMBER:
+                    raise NotPlainError("a key has more digits than any number may have here; quote it", start)
                 name = str(key.value)
                 if name in seen:
                     raise NotPlainError(f"the key `{one_line(name)}` is there twice; keep one", start)

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from skillfactory.characters import one_line
 from skillfactory.errors import ShortageError
 from skillfactory.rounds import stage_of
 
@@ -32,11 +33,12 @@ def told(stage: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ShortageError) or not is_shortage(error):
             raise
+        said = one_line(f"{type(error).__name__}: {error}".rstrip(": "))
         _let_go(error)
-        lower = _LOWER.get(stage_of(stage))
+        lower = f", or {_LOWER[stage_of(stage)]}" if stage_of(stage) in _LOWER else ""
         raise ShortageError(
-            f"{stage}: memory has run out. {f'Close other programs, or {lower}' if lower else 'Close other programs'}, "
-            "and run the command again: what is finished is kept."
+            f"{stage}: memory has run out ({said}). Close other programs{lower}, and run the command "
+            "again: what is finished is kept."
         ) from None
 
 
@@ -57,7 +59,7 @@ def is_shortage(error: BaseException | None) -> bool:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
         said = str(error).lower() if isinstance(error, RuntimeError | ImportError | SystemError) else ""
-        if any(words in said for words in _SAID):
+        if any(words in said for words in _SAID) and "operation not permitted" not in said:  # of a noexec disk
             return True
         error = error.__cause__ or error.__context__
     return False

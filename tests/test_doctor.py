@@ -108,6 +108,23 @@ def test_torch_and_the_driver(
     assert (check.state, said in check.text, bool(check.mend)) == (state, True, state != "ok")
 
 
+@pytest.mark.parametrize(
+    ("capability", "built", "runs"),
+    [
+        ((8, 6), ["sm_75", "sm_80"], True),
+        ((8, 0), ["sm_86"], False),
+        ((7, 0), ["sm_75", "sm_80"], False),
+        ((12, 0), ["sm_80", "sm_90"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),
+        ((9, 0), ["sm_80", "sm_90a", "compute_120"], True),
+        ((9, 4), ["gfx942"], True),
+        ((9, 0), [], True),
+    ],
+)
+def test_whether_torch_has_code_for_a_gpu(capability: tuple[int, int], built: list[str], runs: bool) -> None:
+    assert machine.has_code(*capability, built) == runs
+
+
 def test_disk_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = tmp_path / "not" / "made" / "yet"
     assert machine.disk("disk", there, 1, 1).state == "ok"

@@ -84,6 +84,13 @@ def test_what_is_broken_is_tried_again_within_bounds(name: str) -> None:
     assert one(BROKEN[name], tries=3, retries=2) == Completion("r", "", 0, "failed", ENGINE_FAILED)
 
 
+def test_a_packed_answer_is_told_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        one(BROKEN["packed"], retries=0)
+    assert "its answer is packed (gzip)" in caplog.text
+    assert "connection lost" not in caplog.text
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.one_of(

@@ -107,6 +107,7 @@ def refused(text: str | bytes, tmp_path: Path) -> str:
         ("a: -.inf", "`a` is -inf"),
         ("a: 1e999", "`a` is inf"),
         ("a: " + "9" * 5000, "a number has more digits"),
+        ("? 59" + ":59" * 20_000 + "\n: 1", "a key has more digits"),
         ("a: 1" + ":1" * 500_000, "a number has more digits"),
         ("a: " + "9" * 300, "`a` has more digits"),
         ("a: 0x" + "f" * 300, "`a` has more digits"),

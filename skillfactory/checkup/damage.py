@@ -165,6 +165,8 @@ class Looked:
                 yield self._fault(path, why, mend, redo, partial(self._keep_rows, path, kept))
 
     def _keep_rows(self, path: Path, kept: list[Reflection]) -> None:
+        if not path.exists():  # moved for what else was wrong with it
+            return
         aside(self.run, path)
         if kept:
             files.write_atomic(path, rows.to_parquet(kept))

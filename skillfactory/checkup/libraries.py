@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from skillfactory.checkup.check import Check, ok, problem, warning
@@ -62,7 +63,7 @@ def tried() -> dict[str, str]:
     file = next((path for path in places if path.is_file()), None)
     lines = file.read_text(encoding="utf-8").splitlines() if file else []
     pairs = (line.partition("#")[0].strip().partition("==") for line in lines)
-    return {_plain(name): pin for name, equals, pin in pairs if equals}
+    return {canonicalize_name(name): pin for name, equals, pin in pairs if equals}
 
 
 def installed(name: str) -> str:
@@ -78,7 +79,7 @@ def required(needed: list[Requirement], pins: Mapping[str, str], find: Find) -> 
     good = {}
     for each in needed:
         there = find(each.name)
-        pin = pins.get(_plain(each.name), "")
+        pin = pins.get(canonicalize_name(each.name), "")
         if not there:
             yield problem("libraries", f"{each.name} is not installed.", f"pip install '{each.name}{each.specifier}'")
         elif not each.specifier.contains(there, prereleases=True):
@@ -116,7 +117,3 @@ def is_newer(there: str, pin: str) -> bool:
         return bool(pin) and Version(there).release[:2] > Version(pin).release[:2]
     except InvalidVersion:
         return False
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "-")

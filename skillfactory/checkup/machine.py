@@ -2,13 +2,15 @@
 
 import os
 import platform
+import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from skillfactory.checkup.check import Check, ok, problem, warning
 from skillfactory.console import bytes_text
+from skillfactory.machine import cores
 
 TRIED = ((3, 11), (3, 13))  # versions of Python, first and last
 LITTLE_MEMORY = 4e9  # bytes: the demo takes less
@@ -53,7 +55,7 @@ def system(name: str, processor: str) -> Check:
 
 def processors() -> Check:
     """Cores that this process may use, and a number of threads that the environment sets."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    own = cores()
     threads = os.environ.get("OMP_NUM_THREADS", "")
     return ok("processors", f"{own} core{'s' if own > 1 else ''}{f', OMP_NUM_THREADS={threads}' if threads else ''}")
 
@@ -128,6 +130,21 @@ def _dotted(version: tuple[int, int] | None) -> str:
     return ".".join(map(str, version)) if version else "?"
 
 
+def has_code(major: int, minor: int, built: Sequence[str]) -> bool:
+    """Whether a build for these architectures (torch.cuda.get_arch_list) runs on a GPU of this compute capability.
+
+    Code of the same generation runs (`sm_80` on 8.6), and what the driver compiles for newer ones (`compute_90`).
+    """
+    found = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", each) for each in built]
+    if not all(found):  # AMD's have other names, and none is known of others
+        return True
+    parts = [(each[1], int(each[2]), int(each[3])) for each in found if each]
+    return not parts or any(
+        (kind == "sm" and a == major and b <= minor) or (kind == "compute" and (a, b) <= (major, minor))
+        for kind, a, b in parts
+    )
+
+
 def _gpu(number: int) -> Check:
     """One GPU: its name, memory, and whether torch has code for it."""
     import torch
@@ -138,10 +155,12 @@ def _gpu(number: int) -> Check:
         free, size = torch.cuda.mem_get_info(number)
     except RuntimeError as error:
         return problem(name, f"{about.name} cannot be used ({str(error).partition(chr(10))[0]}).", "See nvidia-smi.")
-    own, known = about.major * 10 + about.minor, [int(arch[3:].rstrip("af")) for arch in torch.cuda.get_arch_list()]
     text = f"{about.name}, {bytes_text(free)} of {bytes_text(size)} free"
-    if known and own < min(known):
-        return problem(name, f"{text}: this torch has no code for it (sm_{own}).", "Install an older torch.")
+    if not has_code(about.major, about.minor, torch.cuda.get_arch_list()):
+        return problem(
+            name, f"{text}: this torch has no code for it (sm_{about.major}{about.minor}).",
+            "Install a torch that has: a newer one for a new GPU, an older one for an old GPU.",
+        )  # fmt: skip
     if not torch.cuda.is_bf16_supported(including_emulation=False):
         return warning(name, f"{text}, without bfloat16: training is slow.", "Set machine.dtype: float16 to sample.")
     if free < size * 0.9:

@@ -58,7 +58,7 @@ def roles(chat: ChatTokenizer, recipe: Recipe) -> Check:
 
 def opening(chat: ChatTokenizer) -> Iterator[Check]:
     """What the template puts before the question, and where the model is to answer."""
-    bare = chat.tokenizer.apply_chat_template([{"role": "user", "content": MARK}], tokenize=False)
+    bare = chat.write([{"role": "user", "content": MARK}], asks=False)
     asked = chat.write([{"role": "user", "content": MARK}])
     before, after = asked.partition(MARK)[::2]
     if own := _words(before, chat):
@@ -83,8 +83,10 @@ def _words(text: str, chat: ChatTokenizer) -> str:
 
 def ending(chat: ChatTokenizer) -> Check:
     """Whether the template ends a turn as sampling and SFT do, by the token of the end (eos)."""
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}]
-    text = chat.tokenizer.apply_chat_template(turns, tokenize=False)
+    try:
+        text = chat.write([{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}], asks=False)
+    except ModelError as error:
+        return failed("end of turn", error)
     rest, end = text.partition(MARK)[2].strip(), chat.tokenizer.eos_token
     if rest and not rest.startswith(end):
         shown = re.split(r"(?<=>)", rest)[0][:40]

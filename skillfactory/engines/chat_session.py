@@ -148,6 +148,8 @@ class Session:
         except TimeoutError:
             raise FailedTryError("passing", f"no answer within {self.options.timeout:g} s") from None
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, FailedTryError):  # by `_bounded`
+                raise error.__cause__ from None
             why = one_line(str(error.__cause__)) or type(error.__cause__).__name__
             if isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
                 raise FailedTryError("absent", why) from error

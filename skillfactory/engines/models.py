@@ -67,12 +67,15 @@ class ChatTokenizer:
         ids: list[int] = self.tokenizer(self.write(messages) + prefix, add_special_tokens=False)["input_ids"]
         return ids
 
-    def write(self, messages: list[Message]) -> str:
-        """A chat as the template writes it, up to where the model is to answer. Raises ModelError where that fails."""
+    def write(self, messages: list[Message], asks: bool = True) -> str:
+        """A chat as the template writes it; if it `asks`, up to where the model is to answer.
+
+        Raises ModelError where that fails.
+        """
         from jinja2 import TemplateError
 
         try:
-            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks)
         except TemplateError as error:
             raise ModelError(
                 f"The chat template of the model cannot write roles {[m['role'] for m in messages]}: {error}."

@@ -1,6 +1,5 @@
 """The command `experiment` behind the command line: how many cells at once, where, and what is said at the end."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from skillfactory import children
 from skillfactory.errors import RecipeError
 from skillfactory.experiments import runner
 from skillfactory.experiments.grid import Experiment
+from skillfactory.machine import cores
 from skillfactory.watch import Watch
 
 if TYPE_CHECKING:
@@ -52,11 +52,7 @@ def _where(
         return
     if gpus:
         raise RecipeError("--gpus-per-cell goes with --ray; without it every cell sees all GPUs.")
-    yield children.start, jobs or (1 if _on_gpu(experiment) else _cores())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield children.start, jobs or (1 if _on_gpu(experiment) else cores())
 
 
 def _on_gpu(experiment: Experiment) -> bool:

@@ -86,17 +86,19 @@ def write(choices: Choices, file: Path, force: bool = False) -> Recipe:
     if not file.absolute().parent.is_dir():
         raise RecipeError(f"There is no folder {file.parent} to write {file.name} in; make it, or name another file.")
     text = render(choices, file)
-    was_there = copy is not None and copy.exists()
+    before = copy.read_bytes() if copy and copy.exists() else None
     try:
         if copy:
             lines = (json.dumps(row, ensure_ascii=False) for row in stock.copied)
             files.write_atomic(copy, "".join(f"{line}\n" for line in lines).encode())
         recipe = _checked(text, file, stock)
+        files.write_atomic(file, text.encode())
     except BaseException:
-        if copy and not was_there:
+        if copy and before is None:
             copy.unlink(missing_ok=True)
+        elif copy and before is not None:
+            files.write_atomic(copy, before)
         raise
-    files.write_atomic(file, text.encode())
     return recipe
 
 

@@ -1,10 +1,10 @@
 """What a recipe is to run on, as far as a first recipe cares."""
 
-import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
+from skillfactory.engines.chat_api import is_address
 from skillfactory.errors import RecipeError
 
 Kind = Literal["cpu", "gpu", "gpus", "server"]
@@ -33,7 +33,7 @@ class Machine:
 
 def known_address(text: str) -> str:
     """An address. Raises RecipeError for what is none."""
-    if not re.match(r"https?://[^/\s]\S*$", text):
+    if not is_address(text):
         raise RecipeError(f"`{text}` is no address; give one like {ADDRESS}.")
     return text
 

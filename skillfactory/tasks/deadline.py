@@ -23,11 +23,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from skillfactory.machine import cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-WORKERS = max(4, min(16, _CORES))  # more than a small machine has cores: some may be hung
+WORKERS = max(4, min(16, cores()))  # more than a small machine has cores: some may be hung
 LOADING = 60.0  # seconds that the import of a function may take, on a busy machine
 MEMORY = 4 * 2**30  # bytes of address space of a worker
 _AHEAD = 256  # items that `ahead` looks ahead, at most

@@ -38,6 +38,7 @@ TOGETHER = {
     "manifests cut short": [(f"{stage}/{MANIFEST}", cut) for stage in (*same.ROWS, "sft", "rl", "report")],
     "manifests lost": [(f"{stage}/{MANIFEST}", lose) for stage in ("questions", "attempts", "sft", "evaluation")],
     "models cut short": [("sft/" + MODEL, cut), ("rl/steps/2/model.safetensors", cut), ("report.html", empty)],
+    "attempts lost, reflections doubled": [("attempts/" + SHARD, lose), ("reflections/" + SHARD, twice)],
     "no recipe": [("recipe.yaml", lose), ("evaluation/" + SHARD, cut)],
     "half a recipe": [("recipe.yaml", cut), ("reflections/" + SHARD, lose), ("metrics.json", cut)],
 }

@@ -96,11 +96,13 @@ def test_a_read_only_disk_is_told_before_anything_is_done_and_can_be_looked_at(d
     "allocate", [lambda: bytearray(1 << 60), lambda: torch.empty(1 << 58)], ids=["python", "torch"]
 )
 def test_memory_that_is_not_to_be_had_says_what_to_lower(allocate: Callable[[], object]) -> None:
-    wanted = r"^sft: memory has run out\. .* lower sft\.micro_batch, .* is kept\.$"
+    wanted = r"^sft: memory has run out \(.+\)\. .* lower sft\.micro_batch, .* is kept\.$"
     with pytest.raises(ShortageError, match=wanted), told("sft"):
         allocate()
     with pytest.raises(RuntimeError, match="size"), told("sft"):  # any other error
         torch.zeros(2) @ torch.zeros(3)
+    with pytest.raises(ImportError, match="not permitted"), told("sft"):  # a disk that code may not run from
+        raise ImportError("libx.so: failed to map segment from shared object: Operation not permitted")
 
 
 @pytest.mark.slow
